@@ -1,0 +1,153 @@
+"""From pairs to cases (what is known of a step) and from cases to training rows: baseline, ExpStar, queries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+from expstar_utils import prompts as tags
+from expstar_utils.prompts import Prompts, section
+from expstar_utils.records import Message, Pair, Passage, Record, RetrievalResult, Sample, VirtualClip, parse_time, read_record
+
+Language = Literal["en", "zh"]
+HistoryOf = Literal["summary", "narration"]
+RELEVANT_GRADE = 3
+
+
+class Case(Record):
+    """One step of an experiment, in one language: everything that a row or a prompt is made of.
+
+    id: "<unit>_<n>". experiment: "<subject>/<stem>", shared by its steps. clip: path or virtual clip below the data
+    root. narration, principle, safety: the reference, a note a line.
+    """
+
+    id: str
+    experiment: str
+    subject: str
+    title: str
+    step_number: int
+    clip: str | VirtualClip
+    summary: str
+    narration: list[str]
+    principle: list[str] = []
+    safety: list[str] = []
+    split: str = "train"
+
+    @property
+    def needs_retrieval(self) -> bool:
+        return bool(self.principle or self.safety)
+
+    @property
+    def query(self) -> str:
+        """Text query: title and narration."""
+        return f"{self.title}. {' '.join(self.narration)}"
+
+    def notes(self) -> str:
+        """Principle and safety sections as tagged text."""
+        return section(tags.PRINCIPLE, self.principle) + section(tags.SAFETY, self.safety)
+
+    def reference(self) -> str:
+        """The whole reference as tagged text, without control strings (the published `labels`)."""
+        return section(tags.NARRATION, self.narration) + self.notes()
+
+
+def case_from_pair(pair: Pair, experiment: str, case_id: str, language: Language = "en", split: str = "train") -> Case:
+    """A case from a published-format pair. Where the pair has no cut clip of its own, the clip is virtual."""
+    spoken = "text_en" if language == "en" else "text"
+    def notes(kind: str) -> list[str]:
+        texts = [getattr(a, f"{kind}_{language}") for a in pair.annotations]
+        return [line for text in texts if text for line in text.splitlines()]
+    virtual = pair.clip_video_path == pair.original_video
+    clip = VirtualClip(video=pair.original_video, start=parse_time(pair.clip_start), end=parse_time(pair.clip_end))
+    return Case.model_validate({
+        "id": case_id, "experiment": experiment, "subject": pair.subject, "title": getattr(pair, f"title_{language}"),
+        "step_number": pair.step_number, "clip": clip.model_dump() if virtual else pair.clip_video_path,
+        "summary": getattr(pair, f"step_{language}"), "narration": [getattr(a, spoken) for a in pair.annotations],
+        "principle": notes("principle"), "safety": notes("safety"), "split": split})
+
+
+def _natural(path: Path) -> list:
+    return [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path.as_posix())]
+
+
+def load_cases(pairs_dir: Path, splits: dict[str, str] | None = None, language: Language = "en",
+               first_id: int = 1) -> list[Case]:
+    """Cases of every pair below `pairs_dir` (`<subject>/<experiment>/<experiment>_step_<i>.json`), in natural order.
+
+    Args:
+        splits: experiment ("<subject>/<experiment>") -> split; None puts all into "train".
+        first_id: number of the first case of each subject.
+    """
+    cases, numbers = [], {}
+    for path in sorted(Path(pairs_dir).rglob("*_step_*.json"), key=_natural):
+        pair, experiment = read_record(path, Pair), path.parent.relative_to(pairs_dir).as_posix()
+        number = numbers.setdefault(pair.subject, first_id)
+        numbers[pair.subject] += 1
+        split = (splits or {}).get(experiment, "train")
+        cases.append(case_from_pair(pair, experiment, f"{pair.subject}_{number}", language, split))
+    return cases
+
+
+def by_experiment(cases: Sequence[Case]) -> Iterator[list[Case]]:
+    """Cases grouped by experiment, steps in order."""
+    ordered = sorted(cases, key=lambda c: (c.experiment, c.step_number))
+    for _, steps in groupby(ordered, key=lambda c: c.experiment):
+        yield list(steps)
+
+
+def previous_texts(steps: Sequence[Case], index: int, history: HistoryOf) -> list[str]:
+    """Reference history of a step: one text for every step before it."""
+    return [s.summary if history == "summary" else " ".join(s.narration) for s in steps[:index]]
+
+
+def baseline_sample(case: Case, previous: Sequence[str], prompts: Prompts) -> Sample:
+    """Published baseline row: system, user, assistant."""
+    messages = [*prompts.prefix(case.subject, case.title, previous), Message(role="assistant", content=case.reference())]
+    return _sample(case, messages)
+
+
+def expstar_sample(case: Case, previous: Sequence[str], prompts: Prompts, passages: Sequence[Passage] | None = None,
+                   relevant: bool = True) -> Sample:
+    """Published ExpStar row: 3 messages ending in [No Retrieval], or 5 with passages and their verdict.
+
+    Args:
+        passages: shown in one turn, all relevant or all irrelevant; None shows the placeholder.
+        relevant: the verdict that the row teaches.
+    """
+    opening = section(tags.NARRATION, case.narration) + (tags.RETRIEVAL if case.needs_retrieval else tags.NO_RETRIEVAL)
+    messages = [*prompts.prefix(case.subject, case.title, previous), Message(role="assistant", content=opening)]
+    if case.needs_retrieval:
+        texts = [prompts.placeholder_passage] if passages is None else [p.text for p in passages]
+        verdict = tags.RELEVANT if relevant else tags.IRRELEVANT
+        answer = f"{verdict}\n{case.notes()}".rstrip("\n")
+        messages += [prompts.passages(texts), Message(role="assistant", content=answer)]
+    return _sample(case, messages)
+
+
+def _sample(case: Case, messages: list[Message]) -> Sample:
+    clip = case.clip if isinstance(case.clip, str) else case.clip.to_dict()
+    return Sample.model_validate({"messages": [m.model_dump() for m in messages], "videos": [clip], "id": case.id})
+
+
+def filled_samples(case: Case, previous: Sequence[str], prompts: Prompts, found: RetrievalResult | None, *,
+                   max_relevant: int | None = None, max_irrelevant: int | None = None, joint: bool = False) -> list[Sample]:
+    """ExpStar rows of a case with the passages that retrieval found: one row a passage, best first.
+
+    Args:
+        found: graded documents; None leaves the placeholder row.
+        max_relevant, max_irrelevant: at most so many rows of each; None takes all (published), `max_irrelevant=1` is
+            the published `less`.
+        joint: with two or more relevant passages, the first row shows the best two together.
+    """
+    if not case.needs_retrieval or found is None:
+        return [expstar_sample(case, previous, prompts)]
+    good = [d for d in found.documents if (d.relevant or 1) >= RELEVANT_GRADE]
+    bad = [d for d in found.documents if (d.relevant or 1) < RELEVANT_GRADE]
+    shown = [[d] for d in good]
+    if joint and len(good) > 1:
+        shown = [good[:2], *shown]
+    rows = [expstar_sample(case, previous, prompts, group, relevant=True) for group in shown[:max_relevant]]
+    return rows + [expstar_sample(case, previous, prompts, [d], relevant=False) for d in bad[:max_irrelevant]]

@@ -1,0 +1,155 @@
+"""States of a model that has read a prefix: branch them, extend them, score strings, decode; each prefix is read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from expstar_utils.encoding import Encoded, pad_right
+
+
+@dataclass(frozen=True)
+class State:
+    """What a model knows after reading some tokens.
+
+    keys, values: one tensor a layer, [1, heads, length, head size]. position: rotary position of the next token.
+    logits: float32 [vocabulary], for the next token.
+    """
+
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+    position: int
+    logits: torch.Tensor
+
+    @property
+    def length(self) -> int:
+        return self.keys[0].shape[2]
+
+    def cropped(self, dropped: int) -> State:
+        """The state `dropped` tokens earlier; its logits are stale, so extend it before you use them."""
+        keep = self.length - dropped
+        return State(tuple(k[:, :, :keep] for k in self.keys), tuple(v[:, :, :keep] for v in self.values),
+                     self.position - dropped, self.logits)
+
+
+class Decoder:
+    """Runs one model over batches of states.
+
+    Args:
+        model: any AutoModelForImageTextToText, with or without adapter.
+        axes: rows of position ids that the family takes (1, or 3 for mRoPE).
+    """
+
+    def __init__(self, model: PreTrainedModel, axes: int = 1):
+        self.model, self.axes = model, axes
+
+    @torch.inference_mode()
+    def prefill(self, prefix: Encoded) -> State:
+        """Read a prompt with its frames."""
+        ids = torch.tensor([prefix.ids], device=self.model.device)
+        extras = {k: torch.as_tensor(v).to(self.model.device) for k, v in prefix.extras.items()}
+        out = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **extras, use_cache=True, logits_to_keep=1)
+        shift = 0
+        if self.axes > 1:  # mRoPE: pictures take fewer positions than tokens
+            inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+            shift = int(inner.model.rope_deltas.flatten()[0])
+        layers = out.past_key_values.layers
+        return State(tuple(x.keys for x in layers), tuple(x.values for x in layers), len(prefix.ids) + shift,
+                     out.logits[0, -1].float())
+
+    @torch.inference_mode()
+    def extend(self, states: Sequence[State], suffixes: Sequence[Sequence[int]]) -> tuple[list[State], list[float]]:
+        """Read one suffix behind each state.
+
+        Returns:
+            (states behind the suffixes, log-probability in nats of each suffix given its state).
+        """
+        batch = _Batch(states)
+        lengths = [len(s) for s in suffixes]
+        logits = self._forward(batch, pad_right(suffixes, 0), pad_right([[1] * n for n in lengths], 0))
+        scores = []
+        for i, suffix in enumerate(suffixes):
+            before = torch.cat([states[i].logits[None], logits[i, : lengths[i] - 1].float()])
+            scores.append(float(before.log_softmax(-1)[torch.arange(lengths[i]), torch.tensor(suffix)].sum()))
+        ends = [logits[i, n - 1].float() for i, n in enumerate(lengths)]
+        return batch.split(lengths, ends), scores
+
+    def score(self, states: Sequence[State], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability of every continuation behind every state, [states][continuations], nats."""
+        flat = [s for s in states for _ in continuations]
+        _, scores = self.extend(flat, [list(c) for _ in states for c in continuations])
+        n = len(continuations)
+        return [scores[i:i + n] for i in range(0, len(scores), n)]
+
+    @torch.inference_mode()
+    def decode(self, states: Sequence[State], max_new_tokens: int, end: int, temperature: float = 0.0,
+               seed: int = 0) -> tuple[list[State], list[list[int]]]:
+        """Write behind each state until the token `end` or `max_new_tokens`.
+
+        Args:
+            temperature: 0 is greedy; above it samples, repeatably by `seed`.
+
+        Returns:
+            (states behind what was written, without `end`; the tokens written, without `end`).
+        """
+        batch, generator = _Batch(states), torch.Generator().manual_seed(seed)
+        logits = torch.stack([s.logits for s in states])
+        written: list[list[int]] = [[] for _ in states]
+        latest = [s.logits for s in states]
+        open_rows = set(range(len(states)))
+        for _ in range(max_new_tokens):
+            chosen = _choose(logits, temperature, generator)
+            open_rows = {i for i in open_rows if int(chosen[i]) != end}
+            if not open_rows:
+                break
+            for i in open_rows:
+                written[i].append(int(chosen[i]))
+            logits = self._forward(batch, chosen[:, None], torch.ones(len(states), 1, dtype=torch.long))[:, -1].float()
+            for i in open_rows:
+                latest[i] = logits[i]
+        return batch.split([len(w) for w in written], latest), written
+
+    def _forward(self, batch: _Batch, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        positions = batch.positions[:, None] + torch.arange(ids.shape[1])
+        batch.positions = batch.positions + ids.shape[1]
+        batch.mask = torch.cat([batch.mask, mask], 1)
+        if self.axes > 1:
+            positions = positions.expand(self.axes, *positions.shape)
+        device = self.model.device
+        return self.model(input_ids=ids.to(device), attention_mask=batch.mask.to(device), position_ids=positions.to(device),
+                          past_key_values=batch.cache, use_cache=True).logits
+
+
+class _Batch:
+    """States side by side: caches filled on the left to one length."""
+
+    def __init__(self, states: Sequence[State]):
+        self.lengths = [s.length for s in states]
+        self.past = max(self.lengths)
+        self.start = [s.position for s in states]
+        self.positions = torch.tensor(self.start)
+        self.mask = torch.tensor([[0] * (self.past - n) + [1] * n for n in self.lengths])
+        self.cache = DynamicCache()
+        for layer in range(len(states[0].keys)):
+            self.cache.update(self._stack([s.keys[layer] for s in states]), self._stack([s.values[layer] for s in states]), layer)
+
+    def _stack(self, tensors: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([torch.nn.functional.pad(t, (0, 0, self.past - t.shape[2], 0)) for t in tensors])
+
+    def split(self, added: Sequence[int], logits: Sequence[torch.Tensor]) -> list[State]:
+        """One state a row again, `added[i]` tokens longer than it came."""
+        states = []
+        for i, n in enumerate(added):
+            part = (slice(i, i + 1), slice(None), slice(self.past - self.lengths[i], self.past + n))
+            states.append(State(tuple(x.keys[part] for x in self.cache.layers), tuple(x.values[part] for x in self.cache.layers),
+                                self.start[i] + n, logits[i]))
+        return states
+
+
+def _choose(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
+    if temperature <= 0:
+        return logits.argmax(-1).cpu()
+    return torch.multinomial((logits / temperature).softmax(-1).cpu(), 1, generator=generator)[:, 0]

@@ -1,0 +1,118 @@
+"""From messages and frames to model inputs: one way for training, inference and scoring, so that they agree token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import ProcessorMixin
+from transformers.video_utils import VideoMetadata
+
+from expstar_utils.media import Frames
+from expstar_utils.prompts import VIDEO
+from expstar_utils.records import ExpStarError, Message
+
+IGNORED = -100
+
+
+@dataclass
+class Encoded:
+    """One dialogue as tokens.
+
+    ids, labels: lists of the same length; labels are IGNORED wherever nothing is trained. extras: what else the model
+    takes for the frames (pixel values, grids, times), as the processor returned it, batch size 1.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    extras: dict[str, Any]
+
+
+def render(processor: ProcessorMixin, messages: Sequence[Message], generate: bool) -> str:
+    """Chat text of messages; `<video>` in a message becomes the family's video placeholder.
+
+    Args:
+        generate: end with the opening of an assistant turn.
+    """
+    turns = []
+    for message in messages:
+        before, video, after = message.content.partition(VIDEO)
+        parts = [{"type": "video"}] * bool(video) + [{"type": "text", "text": before + after}]
+        turns.append({"role": message.role, "content": parts})
+    return processor.apply_chat_template(turns, chat_template=processor.chat_template, tokenize=False,
+                                         add_generation_prompt=generate)
+
+
+def encode_prefix(processor: ProcessorMixin, messages: Sequence[Message], frames: Frames) -> Encoded:
+    """Tokens of the prompt up to the opening of the first answer, with the frames in it.
+
+    Raises:
+        ExpStarError: the prompt holds no or several videos.
+    """
+    count = sum(m.content.count(VIDEO) for m in messages)
+    if count != 1:
+        raise ExpStarError(f"found {count} {VIDEO} in a prompt, expected one; correct the prompts file or the row")
+    metadata = VideoMetadata(total_num_frames=len(frames.times_s), fps=float(frames.fps),
+                             duration=float(frames.end_s - frames.start_s), frames_indices=list(range(len(frames.times_s))))
+    inputs = processor(text=[render(processor, messages, generate=True)], videos=[frames.pixels.transpose(0, 3, 1, 2)],
+                       video_metadata=[metadata], do_sample_frames=False, return_tensors="pt")
+    ids = inputs.pop("input_ids")[0].tolist()
+    inputs.pop("attention_mask")
+    return Encoded(ids, [IGNORED] * len(ids), dict(inputs))
+
+
+def text_ids(processor: ProcessorMixin, text: str) -> list[int]:
+    """Tokens of a piece of text on its own."""
+    return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def between_turns(processor: ProcessorMixin, message: Message, turn_end: str) -> list[int]:
+    """Tokens from the end of an assistant turn, over a user message, to the opening of the next answer."""
+    marker = "\u2063"
+    before = [Message(role="user", content="x"), Message(role="assistant", content=marker)]
+    text = render(processor, [*before, message], generate=True)
+    return text_ids(processor, text.split(marker, 1)[1].removeprefix(turn_end))
+
+
+def encode_dialogue(processor: ProcessorMixin, messages: Sequence[Message], frames: Frames, turn_end: str) -> Encoded:
+    """Tokens and labels of a training row: only assistant turns, with the token that ends them, are trained.
+
+    Args:
+        messages: system, user, assistant, then any number of (user, assistant).
+        turn_end: the string that ends an assistant turn.
+    """
+    first = next(i for i, m in enumerate(messages) if m.role == "assistant")
+    row = encode_prefix(processor, messages[:first], frames)
+    end = text_ids(processor, turn_end)
+    for message in messages[first:]:
+        trained = message.role == "assistant"
+        ids = text_ids(processor, message.content) + end if trained else between_turns(processor, message, turn_end)
+        row.ids += ids
+        row.labels += ids if trained else [IGNORED] * len(ids)
+    return row
+
+
+def pad_right(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+    """Integer lists as one tensor [rows, longest], filled on the right."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
+
+
+def merge_extras(rows: Sequence[dict[str, Any]], lengths: Sequence[int]) -> dict[str, torch.Tensor]:
+    """The frames' tensors of several rows as one batch.
+
+    Padded frames are zero (SmolVLM leaves those out); token types grow with the text (`lengths`, then the longest).
+    """
+    merged: dict[str, Any] = {}
+    for key in rows[0]:
+        values = [torch.as_tensor(row[key]) for row in rows]
+        if key == "mm_token_type_ids":
+            merged[key] = pad_right([v[0].tolist() + [0] * (n - v.shape[1]) for v, n in zip(values, lengths, strict=True)], 0)
+        elif key in ("pixel_values", "pixel_attention_mask"):
+            most = max(v.shape[1] for v in values)
+            merged[key] = torch.cat([torch.cat([v, v.new_zeros(1, most - v.shape[1], *v.shape[2:])], 1) for v in values])
+        else:
+            merged[key] = torch.cat(values)
+    return merged

@@ -1,0 +1,231 @@
+"""Adaptive inference: narrate, decide whether to look something up, judge each passage, write from the relevant ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+from transformers import PreTrainedModel, ProcessorMixin
+
+from expstar_utils import prompts as tags
+from expstar_utils.datasets import Case, by_experiment, previous_texts
+from expstar_utils.decoding import Decoder, State
+from expstar_utils.encoding import between_turns, encode_prefix, text_ids
+from expstar_utils.media import Frames, clip_frames
+from expstar_utils.models import quirks
+from expstar_utils.prompts import Prompts
+from expstar_utils.records import ExpStarError, Passage, Prediction, append_jsonl, read_jsonl
+
+Knowledge = Literal["adaptive", "always", "never"]
+History = Literal["free", "teacher"]
+Retriever = Callable[[str, Frames, int], list[Passage]]
+
+
+def retrieval_prob(logp_yes: float, logp_no: float) -> float:
+    """Probability of asking for knowledge (or of a passage being relevant), from the two control strings.
+
+    Args:
+        logp_yes, logp_no: log-probability of each string after the same prefix, nats, summed over its tokens, <= 0.
+
+    Returns:
+        float in [0, 1], increasing in logp_yes and decreasing in logp_no.
+    """
+    margin = logp_yes - logp_no
+    return 1 / (1 + math.exp(-margin)) if margin >= 0 else math.exp(margin) / (1 + math.exp(margin))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the model is used.
+
+    tau: retrieve when the probability is above it. knowledge: adaptive, or always / never look up. passages: how many
+    are judged. shown: at most so many relevant ones are written from. verdict_threshold: relevant above it.
+    history: "free" feeds the model's own narration forward, "teacher" the reference's. blank: grey frames (ablation).
+    """
+
+    tau: float = 0.5
+    knowledge: Knowledge = "adaptive"
+    passages: int = 8
+    shown: int = 2
+    verdict_threshold: float = 0.5
+    history: History = "free"
+    max_new_tokens: int = 160
+    temperature: float = 0.0
+    seed: int = 0
+    blank: bool = False
+
+
+@dataclass
+class Step:
+    """One step on its way through the model."""
+
+    case: Case
+    previous: list[str]
+    frames: Frames
+    state: State | None = None
+    narration: str = ""
+    prob: float = 0.0
+    retrieve: bool = False
+    passages: list[Passage] = field(default_factory=list)
+    relevance: list[float] = field(default_factory=list)
+    chosen: list[int] = field(default_factory=list)  # positions of the passages that the answer is written from
+    answer: str = ""
+
+
+class Commentator:
+    """A model ready to comment: reads each prefix once and branches from it.
+
+    Args:
+        retriever: (text query, frames, k) -> passages, best first; None when there is no knowledge base.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, prompts: Prompts, retriever: Retriever | None,
+                 settings: Settings):
+        found = quirks(model, processor)
+        self.processor, self.prompts, self.retriever, self.settings = processor, prompts, retriever, settings
+        self.decoder, self.turn_end = Decoder(model, found.axes), found.turn_end
+        self.end = processor.tokenizer.convert_tokens_to_ids(found.turn_end)
+        self.yes, self.no = text_ids(processor, tags.RETRIEVAL), text_ids(processor, tags.NO_RETRIEVAL)
+        self.good, self.bad = text_ids(processor, tags.RELEVANT), text_ids(processor, tags.IRRELEVANT)
+
+    def comment(self, steps: Sequence[Step]) -> list[Prediction]:
+        """Commentary of several independent steps, written side by side."""
+        self._narrate(steps)
+        for step in steps:
+            self._decide(step)
+        asking = [s for s in steps if s.retrieve]
+        branches = [self._judge(step) for step in asking]
+        self._answer(asking, branches)
+        return [self._prediction(step) for step in steps]
+
+    def _narrate(self, steps: Sequence[Step]) -> None:
+        states = []
+        for step in steps:
+            frames = step.frames.blanked() if self.settings.blank else step.frames
+            messages = self.prompts.prefix(step.case.subject, step.case.title, step.previous)
+            states.append(self.decoder.prefill(encode_prefix(self.processor, messages, frames)))
+        states, written = self._decode(states)
+        for step, state, tokens in zip(steps, states, written, strict=True):
+            tokens, dropped = self._without_control(tokens)
+            step.state, step.narration = state.cropped(dropped), self.processor.tokenizer.decode(tokens)
+            if tokens:  # the last token is read again below, so that its successor's probabilities are fresh
+                [step.state], _ = self.decoder.extend([step.state.cropped(1)], [tokens[-1:]])
+
+    def _without_control(self, tokens: list[int]) -> tuple[list[int], int]:
+        """Tokens before the first control string or second section, and how many were dropped."""
+        for i in range(len(tokens)):
+            if any(tokens[i:i + len(c)] == c for c in (self.yes, self.no)):
+                return tokens[:i], len(tokens) - i
+        return tokens, 0
+
+    def _decode(self, states: list[State]) -> tuple[list[State], list[list[int]]]:
+        s = self.settings
+        return self.decoder.decode(states, s.max_new_tokens, self.end, s.temperature, s.seed)
+
+    def _decide(self, step: Step) -> None:
+        [[yes, no]] = self.decoder.score([step.state], [self.yes, self.no])
+        step.prob = retrieval_prob(yes, no)
+        step.retrieve = {"always": True, "never": step.prob > self.settings.tau, "adaptive": step.prob > self.settings.tau}[
+            self.settings.knowledge]
+
+    def _judge(self, step: Step) -> list[State]:
+        """Judge every passage in a branch of its own; returns the state behind each passage."""
+        [step.state], _ = self.decoder.extend([step.state], [self.yes + [self.end]])
+        if self.settings.knowledge == "never" or self.retriever is None:
+            return []
+        query = f"{step.case.title}. {' '.join(tags.parse(step.narration).commentary.narration)}"
+        frames = step.frames.blanked() if self.settings.blank else step.frames
+        step.passages = self.retriever(query, frames, self.settings.passages)
+        branches, _ = self.decoder.extend([step.state] * len(step.passages), [self._turn([p.text]) for p in step.passages])
+        scores = self.decoder.score(branches, [self.good, self.bad])
+        step.relevance = [retrieval_prob(*pair) for pair in scores]
+        return branches
+
+    def _turn(self, texts: list[str]) -> list[int]:
+        """Tokens of the turn that brings passages; the end of the assistant's turn was read already."""
+        return between_turns(self.processor, self.prompts.passages(texts), self.turn_end)
+
+    def _answer(self, steps: Sequence[Step], branches: Sequence[list[State]]) -> None:
+        states = []
+        for step, branch in zip(steps, branches, strict=True):
+            order = sorted(range(len(branch)), key=lambda i: -step.relevance[i])
+            step.chosen = [i for i in order if step.relevance[i] > self.settings.verdict_threshold][:self.settings.shown]
+            if len(step.chosen) == 1:
+                state = branch[step.chosen[0]]
+            else:
+                texts = [step.passages[i].text for i in step.chosen]
+                [state], _ = self.decoder.extend([step.state], [self._turn(texts)])
+            verdict = (self.good if step.chosen else self.bad) + text_ids(self.processor, "\n")
+            [state], _ = self.decoder.extend([state], [verdict])
+            states.append(state)
+        if states:
+            _, written = self._decode(states)
+            for step, tokens in zip(steps, written, strict=True):
+                step.answer = self.processor.tokenizer.decode(tokens)
+
+    def _prediction(self, step: Step) -> Prediction:
+        first = f"{step.narration}{tags.RETRIEVAL if step.retrieve else tags.NO_RETRIEVAL}"
+        rounds = [{"role": "assistant", "content": first}]
+        if step.retrieve:
+            verdict = tags.RELEVANT if step.chosen else tags.IRRELEVANT
+            rounds.append({"role": "assistant", "content": f"{verdict}\n{step.answer}"})
+        relevant = [step.passages[i] for i in step.chosen]
+        data = {
+            "rounds": rounds, "gt": [{"role": "assistant", "content": step.case.reference()}], "is_retrieval": step.retrieve,
+            "rag_passages": [self.prompts.passage.replace("{text}", p.text) for p in step.passages],
+            "relevant_passages": [self.prompts.passage.replace("{text}", p.text) for p in relevant],
+            "passage_ids": [p.id for p in step.passages], "relevant_ids": [p.id for p in relevant],
+            "passage_titles": [p.title for p in step.passages],
+            "relevance": [round(float(p), 4) for p in step.relevance], "retrieval_prob": round(step.prob, 4),
+            "frame_times_s": np.round(step.frames.times_s, 3).tolist(), "history": self.settings.history,
+            "knowledge": self.settings.knowledge, "blank": self.settings.blank,
+        }
+        return Prediction.model_validate({
+            "id": step.case.id, "response": step.narration + step.answer, "evaluation_data": data,
+            "full_dialogue": "\n".join(r["content"] for r in rounds), "labels": step.case.reference()})
+
+
+def infer(commentator: Commentator, cases: Sequence[Case], root: Path, out: Path, *, fps: float, max_frames: int,
+          frame_size: tuple[int, int] | None, batch: int = 8) -> list[Prediction]:
+    """Predictions of whole experiments, appended to `out` as they come; what is there already is not done again.
+
+    Steps of one experiment follow each other (their history is fed forward); `batch` experiments go side by side.
+
+    Raises:
+        ExpStarError: `out` holds predictions made with another history, knowledge or blanking.
+    """
+    done = {p.id: p for p in read_jsonl(out, Prediction)} if out.is_file() else {}
+    _same_settings(done, commentator.settings, out)
+    experiments = list(by_experiment(cases))
+    with tqdm(total=len(cases), initial=sum(c.id in done for c in cases), desc=out.stem, unit="step") as bar:
+        for start in range(0, len(experiments), batch):
+            group = experiments[start:start + batch]
+            for index in range(max(map(len, group))):
+                steps = []
+                for steps_of_one in (g for g in group if index < len(g) and g[index].id not in done):
+                    frames = clip_frames(steps_of_one[index].clip, root, fps=fps, max_frames=max_frames, size_px=frame_size)
+                    steps.append(Step(steps_of_one[index], _history(steps_of_one, index, done, commentator.settings), frames))
+                for prediction in commentator.comment(steps) if steps else []:
+                    done[prediction.id] = prediction
+                    append_jsonl(out, prediction)
+                    bar.update()
+    return [done[c.id] for c in cases]
+
+
+def _history(steps: Sequence[Case], index: int, done: dict[str, Prediction], settings: Settings) -> list[str]:
+    if settings.history == "teacher":
+        return previous_texts(steps, index, "narration")
+    return [" ".join(tags.parse(done[s.id].response).commentary.narration) for s in steps[:index]]
+
+
+def _same_settings(done: dict[str, Prediction], settings: Settings, out: Path) -> None:
+    wanted: dict[str, Any] = {"history": settings.history, "knowledge": settings.knowledge, "blank": settings.blank}
+    for prediction in done.values():
+        found = {key: prediction.evaluation_data.get(key) for key in wanted}
+        if found != wanted:
+            raise ExpStarError(f"{out}: holds predictions made with {found}, expected {wanted}; give another file name")

@@ -1,0 +1,108 @@
+"""The knowledge base: passages written for it, and hazard cards made from the `chemicals` package.
+
+    python -m expstar_utils.knowledge      # writes data/knowledge_base/hazard_cards.jsonl anew
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from expstar_utils.records import ExpStarError, Passage, read_jsonl, write_jsonl
+
+FOLDER = Path(__file__).parents[1] / "data" / "knowledge_base"
+CARDS = "hazard_cards.jsonl"
+
+
+def load_knowledge(folder: Path = FOLDER) -> list[Passage]:
+    """All passages of a folder of JSONL files, in file order.
+
+    Raises:
+        ExpStarError: no file there, an empty text, or an id that stands twice.
+    """
+    passages: dict[str, Passage] = {}
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        for passage in read_jsonl(path, Passage):
+            if passage.id in passages:
+                raise ExpStarError(f"{path}: id {passage.id!r} stands twice, expected unique ids; rename one")
+            if not passage.text.strip():
+                raise ExpStarError(f"{path}: text of {passage.id!r} is empty, expected a passage; write or remove it")
+            passages[passage.id] = passage
+    if not passages:
+        raise ExpStarError(f"{folder}: no *.jsonl with passages there; give the folder of a knowledge base")
+    return list(passages.values())
+
+
+def hazard_card(cas: str, name: str | None = None) -> Passage:
+    """Hazard card of a substance: flash point, ignition, flammability limits, exposure limit, carcinogen class.
+
+    Args:
+        cas: CAS number. name: what the project calls it; None takes the package's common name.
+
+    Raises:
+        ExpStarError: the package does not know the number.
+    """
+    from chemicals import identifiers, safety
+    try:
+        found = identifiers.search_chemical(cas)
+    except ValueError:
+        raise ExpStarError(f"CAS number {cas!r} is not known to the `chemicals` package; check it") from None
+    name = name or found.common_name
+    sentences = [f"Hazard card for {name} (CAS {cas}, formula {found.formula})."]
+    sentences += _fire(cas, safety) + _health(cas, found.MW, safety)
+    if len(sentences) == 1:
+        sentences.append("The source lists neither fire data nor an exposure limit for it. Wear goggles, keep it off skin and "
+                         "food, and wash your hands after work.")
+    sentences.append(f"Figures for {name} are from the data tables of the Python package `chemicals`.")
+    return Passage(id=f"hazard-{cas}", title=f"{name}: hazard card", section="Hazard cards", text=" ".join(sentences))
+
+
+def _fire(cas: str, safety) -> list[str]:
+    said = []
+    if flash := safety.T_flash(cas):
+        said.append(f"Its flash point is {flash - 273.15:.0f} °C ({safety.T_flash_methods(cas)[0]}): above that its vapour can be lit.")
+    if ignition := safety.T_autoignition(cas):
+        said.append(f"It ignites by itself at {ignition - 273.15:.0f} °C ({safety.T_autoignition_methods(cas)[0]}).")
+    low, high = safety.LFL(CASRN=cas), safety.UFL(CASRN=cas)
+    if low and high and safety.LFL_methods(CASRN=cas) and low > 0:
+        said.append(f"Between {100 * low:.1f} and {100 * high:.1f} % in air it forms a flammable or explosive mixture "
+                    f"({safety.LFL_methods(CASRN=cas)[0]}): keep flames and sparks away and ventilate well.")
+    return said
+
+
+def _health(cas: str, molar_mass: float, safety) -> list[str]:
+    said = []
+    if limit := safety.TWA(cas):
+        value, unit = limit
+        mg = value * molar_mass / 24.45 if unit == "ppm" else value
+        said.append(f"The exposure limit for an eight-hour day is {mg:.2g} mg/m³ ({safety.TWA_methods(cas)[0]}): do not breathe "
+                    "it, work in a fume cupboard or with good ventilation.")
+    if safety.Skin(cas):
+        said.append("It is taken up through the skin: wear gloves.")
+    classes = {source: label for source, label in (safety.Carcinogen(cas) or {}).items() if label != "Unlisted"}
+    said += [f"Carcinogen class: {label} ({source})." for source, label in classes.items()]
+    return said
+
+
+def substances(families: Iterable) -> dict[str, str]:
+    """CAS number -> name of every substance that ExpInstruct-Mini uses."""
+    found: dict[str, str | None] = {}
+    for family in families:
+        for cas in family.cas:
+            found.setdefault(cas, None)
+        for variant in family.variants:
+            name = variant.know["substance"].en if len(variant.cas) == 1 and "substance" in variant.know else None
+            for cas in variant.cas:
+                found[cas] = found.get(cas) or name
+    return dict(sorted(found.items()))
+
+
+def write_hazard_cards(folder: Path = FOLDER) -> Path:
+    """Write the hazard cards of all substances of Mini."""
+    from expstar_utils.mini.build import SPECS
+    from expstar_utils.mini.family import load_families
+    return write_jsonl(folder / CARDS, [hazard_card(cas, name) for cas, name in substances(load_families(SPECS)).items()])
+
+
+if __name__ == "__main__":
+    print(write_hazard_cards())

@@ -1,0 +1,165 @@
+"""Video in: what a file holds, and the one function that picks frames for training, inference and serving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+from expstar_utils.records import ExpStarError, VirtualClip, inside
+
+PICTURE_FORMATS = ("image2", "png_pipe", "jpeg_pipe", "gif", "bmp_pipe", "webp_pipe", "tiff_pipe", "svg_pipe")
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds. duration_s > 0, fps frames a second, size in pixels."""
+
+    path: Path
+    duration_s: float
+    fps: float
+    width_px: int
+    height_px: int
+    has_audio: bool
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of a clip.
+
+    pixels: uint8 [n, height, width, 3], RGB. times_s: float [n], seconds from the start of the *file*, increasing.
+    indices: int [n], frame numbers at the file's own rate. start_s, end_s: the clip. fps: n / clip length.
+    """
+
+    pixels: np.ndarray
+    times_s: np.ndarray
+    indices: np.ndarray
+    start_s: float
+    end_s: float
+
+    @property
+    def fps(self) -> float:
+        return len(self.times_s) / max(self.end_s - self.start_s, 1e-6)
+
+    def blanked(self) -> Frames:
+        """The same clip with every frame mid-grey (not black: SmolVLM drops all-zero frames as padding)."""
+        return Frames(np.full_like(self.pixels, 127), self.times_s, self.indices, self.start_s, self.end_s)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[av.container.InputContainer]:
+    path = Path(path)
+    if not path.is_file():
+        raise ExpStarError(f"{path}: no such file, expected a video; check the path")
+    if path.stat().st_size == 0:
+        raise ExpStarError(f"{path}: found an empty file, expected a video; copy or download it again")
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, ValueError) as error:
+        raise ExpStarError(f"{path}: found something that is not a readable video ({_reason(error)}), expected mp4, mkv, "
+                           "webm, mov or avi; convert it, or copy it again if it was cut short") from None
+    with container:
+        if container.format.name in PICTURE_FORMATS or not container.streams.video:
+            found = "a picture" if container.streams.video else "a file without pictures in it"
+            raise ExpStarError(f"{path}: found {found}, expected a video; give the video file itself")
+        yield container
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).splitlines()[0]
+
+
+def probe(path: Path) -> VideoInfo:
+    """What a video holds.
+
+    Raises:
+        ExpStarError: missing, empty, cut short, without frames, or not a video.
+    """
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        fps = float(stream.average_rate or stream.guessed_rate or 25)
+        try:
+            first = next(container.decode(stream), None)
+        except av.FFmpegError as error:
+            raise ExpStarError(f"{path}: no frame can be decoded ({_reason(error)}), expected a whole video; copy it again") from None
+        if first is None:
+            raise ExpStarError(f"{path}: found a video with no frames, expected at least one; copy or record it again")
+        duration = float(stream.duration * stream.time_base) if stream.duration else float(container.duration or 0) / av.time_base
+        return VideoInfo(Path(path), max(duration, 1 / fps), fps, first.width, first.height, bool(container.streams.audio))
+
+
+def sample_times(start_s: float, end_s: float, fps: float, max_frames: int) -> np.ndarray:
+    """Middles of equal stretches of a clip: `fps` a second, at least one, at most `max_frames`; float [n], seconds."""
+    count = int(min(max(round((end_s - start_s) * fps), 1), max_frames))
+    return start_s + (np.arange(count) + 0.5) * (end_s - start_s) / count
+
+
+def sample_frames(path: Path, start_s: float = 0.0, end_s: float | None = None, *, fps: float = 1.0, max_frames: int = 64,
+                  size_px: tuple[int, int] | None = None) -> Frames:
+    """Frames of a clip, evenly spread: for each wanted time the last frame at or before it.
+
+    Args:
+        start_s, end_s: the clip within the file, seconds; None is the end of the file.
+        fps: frames a second of video, > 0. max_frames: at most so many, >= 1.
+        size_px: (height, width) to scale to; None keeps the file's size.
+
+    Returns:
+        Frames with 1 <= n <= max_frames.
+
+    Raises:
+        ExpStarError: see `probe`; also when the clip lies outside the file.
+    """
+    info = probe(path)
+    end_s = info.duration_s if end_s is None else min(end_s, info.duration_s + 1.0)
+    if not 0 <= start_s < end_s:
+        raise ExpStarError(f"{path}: found a clip from {start_s:g} to {end_s:g} s in a video of {info.duration_s:.2f} s, "
+                           "expected a start before the end and inside the video; correct the times")
+    wanted = sample_times(start_s, end_s, fps, max_frames)
+    chosen = _last_at_or_before(path, start_s, wanted)
+    height, width = size_px or (info.height_px, info.width_px)
+    pixels = [f.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray() for _, f in chosen]
+    times = np.array([t for t, _ in chosen])
+    return Frames(np.stack(pixels), times, np.round(times * info.fps).astype(int), float(start_s), float(end_s))
+
+
+def _last_at_or_before(path: Path, start_s: float, wanted: np.ndarray) -> list[tuple[float, av.VideoFrame]]:
+    """(time, frame) for each wanted time, in one pass from the key frame before `start_s`."""
+    chosen: list[tuple[float, av.VideoFrame]] = []
+    before: tuple[float, av.VideoFrame] | None = None
+    for time_s, frame in _decode_from(path, start_s):
+        while len(chosen) < len(wanted) and time_s > wanted[len(chosen)] + 1e-6:
+            chosen.append(before or (time_s, frame))
+        if len(chosen) == len(wanted):
+            return chosen
+        before = (time_s, frame)
+    if before is None:
+        raise ExpStarError(f"{path}: no frame could be decoded after {start_s:g} s, expected some; copy the file again")
+    return chosen + [before] * (len(wanted) - len(chosen))
+
+
+def _decode_from(path: Path, start_s: float) -> Iterator[tuple[float, av.VideoFrame]]:
+    """(seconds from the file's first frame, frame) from the key frame before `start_s`; damaged tails end it quietly."""
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        origin = stream.start_time or 0
+        if start_s > 0:
+            container.seek(origin + int(start_s / stream.time_base), stream=stream, backward=True)
+        try:
+            for frame in container.decode(stream):
+                if frame.pts is not None:
+                    yield float((frame.pts - origin) * stream.time_base), frame
+        except av.FFmpegError:
+            return
+
+
+def clip_frames(clip: str | VirtualClip, root: Path, *, fps: float, max_frames: int,
+                size_px: tuple[int, int] | None = None) -> Frames:
+    """Frames of a sample's video, given as a path or a virtual clip, both below the data set's `root`."""
+    if isinstance(clip, VirtualClip):
+        return sample_frames(inside(root, clip.video), clip.start, clip.end, fps=fps, max_frames=max_frames, size_px=size_px)
+    return sample_frames(inside(root, clip), fps=fps, max_frames=max_frames, size_px=size_px)

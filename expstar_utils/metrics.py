@@ -1,0 +1,101 @@
+"""First metrics: form, facts (the truth of Mini is known), the gate, the verdicts, and text overlap."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from expstar_utils.prompts import parse
+from expstar_utils.records import Prediction
+
+
+def load_truth(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Truth rows of Mini by (experiment, step)."""
+    rows = (json.loads(line) for line in Path(path).read_text(encoding="utf8").splitlines())
+    return {(row["experiment"], row["step"]): row for row in rows}
+
+
+def normalize(text: str) -> str:
+    """Lower case, one blank between words, subscripts as digits, no blank around equation signs."""
+    text = text.lower().translate(str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789"))
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def says(text: str, phrase: str) -> bool:
+    """Whether a phrase stands in a text as whole words ("ethane" does not stand in "methane")."""
+    return re.search(rf"(?<![\w]){re.escape(normalize(phrase))}(?![\w])", normalize(text)) is not None
+
+
+def fact_right(fact: dict[str, Any], prediction: Prediction) -> bool:
+    """Whether a prediction says a fact in its section, and none of its rivals that the reference does not say too."""
+    written = "\n".join(getattr(parse(prediction.response).commentary, fact["section"]))
+    reference = "\n".join(getattr(parse(prediction.labels).commentary, fact["section"]))
+    if not says(written, fact["en"]):
+        return False
+    inside = [o for o in fact["others"] if says(fact["en"], o)]
+    return not any(says(written, o) and not says(reference, o) for o in fact["others"] if o not in inside)
+
+
+def fact_rows(predictions: Sequence[Prediction], truths: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a fact: `{id, subject, name, kind, section, right}`."""
+    return [{"id": p.id, "subject": t["subject"], "name": f["name"], "kind": f["kind"], "section": f["section"],
+             "right": fact_right(f, p)} for p, t in zip(predictions, truths, strict=True) for f in t["facts"]]
+
+
+def rate(rows: Sequence[dict[str, Any]], **wanted: Any) -> float:
+    """Share of right facts among the rows whose fields have the wanted values (a set means any of them)."""
+    def fits(row: dict[str, Any]) -> bool:
+        return all(row[k] in v if isinstance(v, set) else row[k] == v for k, v in wanted.items())
+    chosen = [row["right"] for row in rows if fits(row)]
+    return float(np.mean(chosen)) if chosen else float("nan")
+
+
+def auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
+    """Area under the ROC curve: chance that a positive scores above a negative (ties count half)."""
+    from sklearn.metrics import roc_auc_score
+    return float(roc_auc_score(labels, scores)) if len(set(labels)) == 2 else float("nan")
+
+
+def verdict_scores(predictions: Sequence[Prediction], truths: Sequence[dict[str, Any]], threshold: float = 0.5) -> dict[str, float]:
+    """Precision, recall and F1 of the verdicts over all judged passages; gold passages are the positives."""
+    said, true = [], []
+    for p, t in zip(predictions, truths, strict=True):
+        data = p.evaluation_data
+        for pid, prob in zip(data.get("passage_ids", []), data.get("relevance", []), strict=True):
+            said.append(prob > threshold)
+            true.append(pid in t["gold"])
+    hit = sum(a and b for a, b in zip(said, true, strict=True))
+    precision, recall = hit / max(sum(said), 1), hit / max(sum(true), 1)
+    return {"precision": precision, "recall": recall, "f1": 2 * precision * recall / max(precision + recall, 1e-9),
+            "passages": len(said)}
+
+
+def report(predictions: Sequence[Prediction], truths: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """All first metrics of one prediction file."""
+    import sacrebleu
+    rows = fact_rows(predictions, truths)
+    eyes = {"colour", "quantity", "shape", "outcome"}
+    needs = [bool(t["gold"]) for t in truths]
+    judged = verdict_scores(predictions, truths)
+    relevant = [set(p.evaluation_data.get("relevant_ids", [])) for p in predictions]
+    cited = [bool(r & set(t["gold"])) for r, t in zip(relevant, truths, strict=True) if t["gold"]]
+    return {
+        "steps": len(predictions),
+        "well_formed": float(np.mean([parse(p.full_dialogue).well_formed for p in predictions])),
+        "substance": rate(rows, kind="substance"),
+        "colour_quantity": rate(rows, kind={"colour", "quantity"}),
+        "seen": rate(rows, kind=eyes, section="narration"),
+        "principle": rate(rows, kind={"equation", "law"}, section="principle"),
+        "hazard": rate(rows, kind="hazard", section="safety"),
+        "gate_auc": auc([p.evaluation_data["retrieval_prob"] for p in predictions], needs),
+        "retrieval_rate": float(np.mean([p.evaluation_data["is_retrieval"] for p in predictions])),
+        "verdict_f1": judged["f1"], "verdict_precision": judged["precision"], "verdict_recall": judged["recall"],
+        "gold_cited": float(np.mean(cited)) if cited else float("nan"),
+        "bleu": sacrebleu.corpus_bleu([p.response for p in predictions], [[p.labels for p in predictions]]).score,
+    }
+

@@ -1,0 +1,185 @@
+"""Models and processors: one call for every family, the assembly of ExpStar-Tiny, and miniatures for tests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from expstar_utils import weights
+from expstar_utils.records import ExpStarError
+
+TINY = "expstar-tiny"
+TINY_TEXT = "HuggingFaceTB/SmolLM2-135M-Instruct"
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "data" / "models" / "expstar-tiny"
+FRAME_PX, PATCH_PX, SCALE = 128, 16, 4
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for part in m['content'] %}{% if part['type'] == 'video' %}<video>{% elif part['type'] == 'text' %}"
+    "{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Quirks:
+    """What differs between model families.
+
+    turn_end: the string that ends an assistant turn in its chat template. pixels_key: name of the processor's video
+    output. axes: how many rows of position ids the model takes (Qwen's mRoPE has 3, others 1).
+    """
+
+    turn_end: str
+    pixels_key: str
+    axes: int
+
+
+FAMILIES = {
+    "smolvlm": Quirks("<end_of_utterance>", "pixel_values", 1),
+    "qwen2_5_vl": Quirks("<|im_end|>", "pixel_values_videos", 3),
+    "qwen3_vl": Quirks("<|im_end|>", "pixel_values_videos", 3),
+}
+
+
+def quirks(model: PreTrainedModel, processor: ProcessorMixin) -> Quirks:
+    """Quirks of a loaded model's family; a processor that speaks ChatML ends its turns with `<|im_end|>`.
+
+    Raises:
+        ExpStarError: the family is not in the table.
+    """
+    kind = model.config.model_type
+    if kind not in FAMILIES:
+        raise ExpStarError(f"model family {kind!r} is not known, expected one of {sorted(FAMILIES)}; add a row to FAMILIES")
+    found = FAMILIES[kind]
+    chatml = "<|im_end|>" in (processor.chat_template or "")
+    return Quirks("<|im_end|>", found.pixels_key, found.axes) if chatml else found
+
+
+def load(base: str, adapter: Path | None = None, dtype: torch.dtype = torch.float32, revision: str | None = None,
+         tower: Path | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Model and processor of `base`, with a PEFT adapter on top when one is given.
+
+    Args:
+        base: "expstar-tiny", a folder, or the hub id of any AutoModelForImageTextToText checkpoint.
+        adapter: folder with a PEFT adapter made for that base.
+        dtype: of the weights.
+        tower: the vision tower to assemble ExpStar-Tiny with; None takes the shipped one.
+
+    Raises:
+        ExpStarError: no weights found (says what would help), or the adapter was made for another base.
+    """
+    folder = assembled_tiny(tower) if base == TINY else weights.find(base, revision)
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+    processor = AutoProcessor.from_pretrained(folder)
+    if adapter is not None:
+        model = attach_adapter(model, Path(adapter), base)
+    return model.eval(), processor
+
+
+def attach_adapter(model: PreTrainedModel, adapter: Path, base: str) -> PreTrainedModel:
+    """The model with a trained adapter; its `base_model_name_or_path` must be `base`."""
+    from peft import PeftConfig, PeftModel
+    if not (adapter / "adapter_config.json").is_file():
+        raise ExpStarError(f"{adapter}: no adapter there, expected adapter_config.json; train one with notebook 04a")
+    made_for = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
+    if made_for != base:
+        raise ExpStarError(f"{adapter}: made for base {made_for!r}, found base {base!r}; use the profile it was trained with")
+    return PeftModel.from_pretrained(model, str(adapter))
+
+
+def vision_config() -> Any:
+    """SigLIP-shaped ViT of ExpStar-Tiny: 128 px frames, 16 px patches, 4.8M parameters."""
+    from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
+    return SmolVLMVisionConfig(hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4,
+                               image_size=FRAME_PX, patch_size=PATCH_PX)
+
+
+def tiny_tokenizer() -> Any:
+    """SmolLM2's tokenizer with the picture placeholders that SmolVLM's processor needs (no control tokens)."""
+    from transformers import AutoTokenizer
+    folder = weights.find(TINY_TEXT)
+    source = {"gguf_file": "model.gguf"} if (folder / "model.gguf").is_file() else {}
+    tokenizer = AutoTokenizer.from_pretrained(folder, **source)
+    tokenizer.pad_token = "<|endoftext|>"
+    names = {"image_token": "<image>", "video_token": "<video>", "fake_image_token": "<fake_token_around_image>",
+             "global_image_token": "<global-img>", "end_of_utterance_token": "<|im_end|>"}
+    tokenizer.add_special_tokens({"additional_special_tokens": list(names.values())[:4]})
+    for attribute, token in names.items():
+        setattr(tokenizer, attribute, token)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def smolvlm_processor(tokenizer: Any, frame_px: int, image_seq_len: int, max_frames: int) -> ProcessorMixin:
+    """SmolVLM's processor for square frames of one size, without splitting."""
+    from transformers import SmolVLMImageProcessor, SmolVLMProcessor, SmolVLMVideoProcessor
+    size = {"longest_edge": frame_px}
+    images = SmolVLMImageProcessor(size=size, max_image_size=size, do_image_splitting=False)
+    videos = SmolVLMVideoProcessor(size=size, max_image_size=size, do_sample_frames=False,
+                                   video_sampling={"max_frames": max_frames, "fps": 1, "video_size": size})
+    return SmolVLMProcessor(image_processor=images, tokenizer=tokenizer, video_processor=videos,
+                            image_seq_len=image_seq_len, chat_template=tokenizer.chat_template)
+
+
+def assembled_tiny(tower_file: Path | None = None) -> Path:
+    """Folder of the assembled ExpStar-Tiny base; built once for each tower and kept in the cache.
+
+    Args:
+        tower_file: safetensors of the trained tower (notebook 03); None takes the shipped one.
+    """
+    tower_file = tower_file or SHIPPED / "tower.safetensors"
+    if not tower_file.is_file():
+        raise ExpStarError(f"{tower_file}: no such file, expected the trained vision tower; run notebook 03_retrieval")
+    recipe = tower_file.read_bytes() + CHAT_TEMPLATE.encode() + b"assembly 1"
+    target = weights.cache_folder() / f"expstar-tiny-{hashlib.sha256(recipe).hexdigest()[:12]}"
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            model, processor = assemble_tiny(load_file(tower_file))
+            model.save_pretrained(Path(scratch) / "model")
+            processor.save_pretrained(Path(scratch) / "model")
+            os.replace(Path(scratch) / "model", target)
+    return target
+
+
+def assemble_tiny(tower: dict[str, torch.Tensor], seed: int = 0) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """SmolVLM made of SmolLM2-135M, the tower's weights and an untrained connector (seeded).
+
+    Args:
+        tower: tensors named `vision_model.*`; others are ignored.
+    """
+    from transformers import AutoModelForCausalLM, SmolVLMConfig, SmolVLMForConditionalGeneration
+    tokenizer = tiny_tokenizer()
+    folder = weights.find(TINY_TEXT)
+    if (folder / "model.gguf").is_file():
+        from transformers import GgufConfig
+        text = AutoModelForCausalLM.from_pretrained(folder, gguf_file="model.gguf", dtype=torch.float32,
+                                                    quantization_config=GgufConfig(dequantize=True))
+    else:
+        text = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    text.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
+    average = text.get_input_embeddings().weight.data[:49152].mean(0)
+    text.get_input_embeddings().weight.data[49152:] = average
+    text.config.pad_token_id = tokenizer.pad_token_id
+    if hasattr(text.config, "quantization_config"):
+        del text.config.quantization_config
+    torch.manual_seed(seed)
+    config = SmolVLMConfig(text_config=text.config.to_dict(), vision_config=vision_config().to_dict(), scale_factor=SCALE,
+                           image_token_id=tokenizer.convert_tokens_to_ids("<image>"), tie_word_embeddings=True)
+    model = SmolVLMForConditionalGeneration(config)
+    model.model.text_model.load_state_dict(text.model.state_dict())
+    model.model.vision_model.load_state_dict(
+        {k.removeprefix("vision_model."): v.float() for k, v in tower.items() if k.startswith("vision_model.")})
+    model.tie_weights()
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    tokens_per_frame = (FRAME_PX // PATCH_PX) ** 2 // SCALE**2
+    return model, smolvlm_processor(tokenizer, FRAME_PX, tokens_per_frame, max_frames=6)

@@ -1,0 +1,66 @@
+"""A profile: every number of one scale of the experiment, from a YAML file in `notebooks/profiles/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from expstar_utils.records import ExpStarError, describe
+
+FOLDER = Path(__file__).parents[1] / "notebooks" / "profiles"
+
+
+class Profile(BaseModel):
+    """Settings of one scale; frozen, unknown keys are errors. Sizes in pixels, lengths in tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    base: str
+    dtype: Literal["float32", "bfloat16", "float16"]
+    fps: float = Field(gt=0)
+    max_frames_sft: int = Field(ge=1)
+    max_frames_infer: int = Field(ge=1)
+    frame_size: tuple[int, int] | None = None
+    max_length: int = Field(ge=16)
+    batch_size: int = Field(ge=1)
+    accumulation: int = Field(1, ge=1)
+    gradient_checkpointing: bool = False
+    sft_epochs: float = Field(gt=0)
+    sft_lr: float = Field(gt=0)
+    warmup: float = Field(ge=0)
+    lora_r: int = Field(ge=1)
+    lora_alpha: int = Field(ge=1)
+    lora_target: str
+    train_whole: list[str] = []
+    max_relevant: int | None = None
+    max_irrelevant: int | None = None
+    joint: bool = False
+    history: Literal["summary", "narration"] = "summary"
+    text_weight: float = 0.3
+    video_weight: float = 0.7
+    passages: int = Field(8, ge=1)
+    max_new_tokens: int = Field(ge=1)
+
+
+def load_profile(name: str, **overrides: Any) -> Profile:
+    """Profile by name or by path of a YAML file.
+
+    Args:
+        overrides: values that win over the file's (a notebook's own parameters); None leaves the file's.
+
+    Raises:
+        ExpStarError: no such profile, an unknown key, or a value out of range; names the key.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(p.stem for p in FOLDER.glob("*.yaml"))
+        raise ExpStarError(f"profile {name!r} was not found, expected one of {known} or the path of a YAML file")
+    values = yaml.safe_load(path.read_text(encoding="utf8")) | {k: v for k, v in overrides.items() if v is not None}
+    try:
+        return Profile.model_validate(values)
+    except ValidationError as error:
+        raise ExpStarError(f"profile {path.name}: {describe(error)}") from None

@@ -1,0 +1,186 @@
+"""The tagged text: its control strings, one builder, one parser; and the prompt sentences of `data/prompts.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from expstar_utils.records import ExpStarError, Message, describe
+
+NARRATION, PRINCIPLE, SAFETY = "<Narration>", "<Principle>", "<Safety>"
+RETRIEVAL, NO_RETRIEVAL = "[Retrieval]", "[No Retrieval]"
+RELEVANT, IRRELEVANT = "[Relevant]", "[Irrelevant]"
+SECTIONS = {NARRATION: "narration", PRINCIPLE: "principle", SAFETY: "safety"}
+CONTROLS = (RETRIEVAL, NO_RETRIEVAL, RELEVANT, IRRELEVANT)
+VIDEO = "<video>"
+PROMPTS_FILE = Path(__file__).parents[1] / "data" / "prompts.yaml"
+
+
+@dataclass(frozen=True)
+class Commentary:
+    """Commentary of one step.
+
+    narration, principle, safety: one note each. retrieve: the decision, None when none was made. verdicts: one for each
+    passage that was judged, True for relevant.
+    """
+
+    narration: tuple[str, ...] = ()
+    principle: tuple[str, ...] = ()
+    safety: tuple[str, ...] = ()
+    retrieve: bool | None = None
+    verdicts: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a tagged text said, and everything that was wrong with its form (empty: well formed)."""
+
+    commentary: Commentary
+    faults: tuple[str, ...] = field(default=())
+
+    @property
+    def well_formed(self) -> bool:
+        return not self.faults
+
+
+def section(tag: str, lines: Sequence[str]) -> str:
+    """`tag` and its lines, each ended by a newline; nothing when there are no lines."""
+    return "".join(f"{line}\n" for line in [tag, *lines]) if lines else ""
+
+
+def control(value: bool | None, yes: str, no: str) -> str:
+    """One control string on a line of its own, or nothing for None."""
+    return "" if value is None else f"{yes if value else no}\n"
+
+
+def build(c: Commentary) -> str:
+    """Tagged text of a commentary.
+
+    Raises:
+        ValueError: a line that could not be read back: empty, of several lines, or with a tag at its start or end.
+    """
+    for line in (*c.narration, *c.principle, *c.safety):
+        if line != line.strip() or not line or len(line.splitlines()) != 1:
+            raise ValueError(f"found the line {line!r}, expected one non-empty line without blanks around it")
+        if any(line.startswith(tag) for tag in SECTIONS) or any(line.startswith(t) or line.endswith(t) for t in CONTROLS):
+            raise ValueError(f"found the line {line!r}, expected text that neither starts nor ends with a tag")
+    return "".join([
+        section(NARRATION, c.narration), control(c.retrieve, RETRIEVAL, NO_RETRIEVAL),
+        *(control(v, RELEVANT, IRRELEVANT) for v in c.verdicts),
+        section(PRINCIPLE, c.principle), section(SAFETY, c.safety)])
+
+
+def _split_controls(line: str) -> tuple[str, list[str]]:
+    """A line without the control strings at its ends, and those control strings in order."""
+    head, tail = [], []
+    changed = True
+    while changed:
+        changed = False
+        for tag in CONTROLS:
+            if line.startswith(tag):
+                head, line, changed = [*head, tag], line[len(tag):].strip(), True
+            elif line.endswith(tag):
+                tail, line, changed = [tag, *tail], line[: -len(tag)].strip(), True
+    return line, head + tail
+
+
+def parse(text: str) -> Parsed:
+    """Read a tagged text; whatever a model wrote, this never raises.
+
+    Returns:
+        Parsed: the commentary (text outside any section is left out) and the faults found, in reading order.
+    """
+    lines: dict[str, list[str]] = {name: [] for name in SECTIONS.values()}
+    controls: list[str] = []
+    faults: list[str] = []
+    seen: list[str] = []
+    for raw in text.splitlines():
+        line, found = _split_controls(raw.strip())
+        controls += found
+        tag = next((t for t in SECTIONS if line.startswith(t)), None)
+        if tag:
+            if SECTIONS[tag] in seen:
+                faults.append(f"{tag} stands twice")
+            seen.append(SECTIONS[tag])
+            line = line[len(tag):].strip()
+        if not line:
+            continue
+        if not seen:
+            faults.append(f"text before any tag: {line[:60]!r}")
+        else:
+            lines[seen[-1]].append(line)
+    faults += _form_faults(seen, lines, controls)
+    return Parsed(_commentary(lines, controls), tuple(faults))
+
+
+def _form_faults(seen: list[str], lines: dict[str, list[str]], controls: list[str]) -> list[str]:
+    faults = []
+    if not seen:
+        faults.append("no section tag at all")
+    elif "narration" not in seen:
+        faults.append(f"no {NARRATION}")
+    faults += [f"nothing under <{name.capitalize()}>" for name in dict.fromkeys(seen) if not lines[name]]
+    order = [name for name in dict.fromkeys(seen)]
+    if order != sorted(order, key=list(SECTIONS.values()).index):
+        faults.append("sections out of order")
+    decisions = [c for c in controls if c in (RETRIEVAL, NO_RETRIEVAL)]
+    if len(decisions) > 1:
+        faults.append("more than one decision about retrieval")
+    if NO_RETRIEVAL in controls and len(controls) > len(decisions):
+        faults.append(f"a verdict after {NO_RETRIEVAL}")
+    return faults
+
+
+def _commentary(lines: dict[str, list[str]], controls: list[str]) -> Commentary:
+    decision = next((c == RETRIEVAL for c in controls if c in (RETRIEVAL, NO_RETRIEVAL)), None)
+    verdicts = tuple(c == RELEVANT for c in controls if c in (RELEVANT, IRRELEVANT))
+    return Commentary(*(tuple(lines[name]) for name in SECTIONS.values()), retrieve=decision, verdicts=verdicts)
+
+
+class Prompts(BaseModel):
+    """Prompt sentences; see the comments in `data/prompts.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    subjects: dict[str, str]
+    system: dict[str, str]
+    request: dict[str, str]
+    history: str
+    history_line: str
+    passage: str
+    passage_separator: str
+    placeholder_passage: str
+    no_passage: str
+
+    def prefix(self, subject: str, title: str, previous: Sequence[str]) -> list[Message]:
+        """System and user message of a step; `previous`: one text for every step before it."""
+        name = self.subjects.get(subject, subject.replace("_", " "))
+        system = self.system.get(subject, self.system["default"]).replace("{subject}", name)
+        request = self.request.get(subject, self.request["default"]).replace("{subject}", name).replace("{title}", title)
+        if previous:
+            steps = "".join(self.history_line.format(number=n, text=text) for n, text in enumerate(previous, 1))
+            request += self.history.replace("{steps}", steps).replace("{number}", str(len(previous) + 1))
+        return [Message(role="system", content=system), Message(role="user", content=request)]
+
+    def passages(self, texts: Sequence[str]) -> Message:
+        """The turn that brings passages; with none, it says that nothing was found."""
+        shown = [self.passage.replace("{text}", text) for text in texts] or [self.no_passage]
+        return Message(role="user", content=self.passage_separator.join(shown))
+
+
+def load_prompts(path: Path | None = None) -> Prompts:
+    """Prompts of a file (default: the project's own).
+
+    Raises:
+        ExpStarError: the file is missing or lacks a key.
+    """
+    path = Path(path or PROMPTS_FILE)
+    try:
+        return Prompts.model_validate(yaml.safe_load(path.read_text(encoding="utf8")))
+    except FileNotFoundError:
+        raise ExpStarError(f"{path}: no such prompts file; give the path of a file shaped like data/prompts.yaml") from None
+    except ValidationError as error:
+        raise ExpStarError(f"{path}: {describe(error)}") from None

@@ -1,0 +1,175 @@
+"""Clips and passages in one space: MiniLM for text, the trained tower for frames, and an exact index."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import faiss
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
+
+from expstar_utils import weights
+from expstar_utils.models import FRAME_PX, SHIPPED, vision_config
+from expstar_utils.records import ExpStarError, Passage, RetrievalResult
+
+TEXT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+DIMENSIONS = 384
+
+
+@lru_cache(maxsize=2)
+def _text_model(name: str):
+    from sentence_transformers import SentenceTransformer
+    return SentenceTransformer(str(weights.find(name)), device="cpu")
+
+
+def encode_texts(texts: Sequence[str], name: str = TEXT_ENCODER, progress: bool = False) -> np.ndarray:
+    """Embeddings of texts, float32 [n, 384], each of length 1."""
+    if not texts:
+        return np.zeros((0, DIMENSIONS), np.float32)
+    return _text_model(name).encode(list(texts), normalize_embeddings=True, batch_size=32, show_progress_bar=progress)
+
+
+class Tower(nn.Module):
+    """SigLIP-shaped ViT whose pooled output lies in the text encoder's space.
+
+    Its `vision_model` is, weight for weight, the vision tower of ExpStar-Tiny.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = vision_config()
+        self.vision_model = SmolVLMVisionTransformer._from_config(config)
+        self.norm = nn.BatchNorm1d(config.hidden_size)  # a clip differs little from its sister: centre before projecting
+        self.projection = nn.Linear(config.hidden_size, DIMENSIONS)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Clip embeddings.
+
+        Args:
+            pixels: float [clips, frames, 3, 128, 128], values -1..1.
+
+        Returns:
+            float [clips, 384], each of length 1.
+        """
+        clips, frames = pixels.shape[:2]
+        flat = pixels.flatten(0, 1)
+        side = FRAME_PX // self.vision_model.config.patch_size
+        mask = torch.ones(len(flat), side, side, dtype=torch.bool)
+        states = self.vision_model(pixel_values=flat, patch_attention_mask=mask).last_hidden_state
+        pooled = states.float().mean(1).view(clips, frames, -1).mean(1)
+        return nn.functional.normalize(self.projection(self.norm(pooled)), dim=-1)
+
+
+def to_pixels(frames: np.ndarray) -> torch.Tensor:
+    """uint8 [..., frames, 128, 128, 3] -> float [..., frames, 3, 128, 128] in -1..1, as the LMM's processor makes them."""
+    return torch.from_numpy(frames).movedim(-1, -3).float() / 127.5 - 1
+
+
+def save_tower(tower: Tower, path: Path) -> Path:
+    """Write the tower's weights (bf16 safetensors)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.to(torch.bfloat16).contiguous() for k, v in tower.state_dict().items()}, path)
+    return path
+
+
+def load_tower(path: Path | None = None) -> Tower:
+    """The trained tower (default: the shipped one), in float32 and ready to encode."""
+    path = path or SHIPPED / "tower.safetensors"
+    if not path.is_file():
+        raise ExpStarError(f"{path}: no such file, expected the trained vision tower; run notebook 03_retrieval")
+    tower = Tower()
+    tower.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    return tower.eval()
+
+
+@torch.inference_mode()
+def encode_clips(tower: Tower, clips: Sequence[np.ndarray]) -> np.ndarray:
+    """Embeddings of clips (uint8 [frames, 128, 128, 3] each, any number of frames), float32 [n, 384], length 1."""
+    return np.concatenate([tower(to_pixels(frames)[None]).numpy() for frames in clips]) if clips else np.zeros((0, DIMENSIONS), np.float32)
+
+
+def fuse(text: np.ndarray, video: np.ndarray | None, text_weight: float = 0.3, video_weight: float = 0.7) -> np.ndarray:
+    """Query vectors from text and video in one space, float32 [n, 384], length 1 (paper: text 0.3, video 0.7)."""
+    mixed = text if video is None else text_weight * text + video_weight * video
+    return (mixed / np.linalg.norm(mixed, axis=-1, keepdims=True)).astype(np.float32)
+
+
+class Index:
+    """Exact inner-product search over passages.
+
+    Args:
+        passages: what can be found.
+        vectors: float32 [n, 384] of length 1; None encodes title and text of the passages.
+    """
+
+    def __init__(self, passages: Sequence[Passage], vectors: np.ndarray | None = None):
+        self.passages = list(passages)
+        self.vectors = encode_texts([f"{p.title}. {p.text}" for p in passages]) if vectors is None else vectors
+        self._flat = faiss.IndexFlatIP(DIMENSIONS)
+        self._flat.add(np.ascontiguousarray(self.vectors, np.float32))
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores float [n, k] and passage positions int [n, k], best first; k is capped at the number of passages."""
+        return self._flat.search(np.ascontiguousarray(queries, np.float32), min(k, len(self.passages)))
+
+    def without(self, ids: set[str]) -> Index:
+        """The same index without some passages (those held out from training)."""
+        keep = [i for i, p in enumerate(self.passages) if p.id not in ids]
+        return Index([self.passages[i] for i in keep], self.vectors[keep])
+
+    def content_hash(self) -> str:
+        """sha256 of ids and texts: says which knowledge base a frozen result came from."""
+        return hashlib.sha256("\x00".join(f"{p.id}\x01{p.text}" for p in self.passages).encode()).hexdigest()
+
+
+def retrieve(index: Index, query_ids: Sequence[str], queries: Sequence[str], clips: Sequence, vectors: np.ndarray, k: int,
+             grades: Sequence[dict[str, int]] | None = None) -> list[RetrievalResult]:
+    """The k best passages for every query, in the published retrieval format.
+
+    Args:
+        vectors: float [n, 384], one for each query. clips: path or virtual clip of each query.
+        grades: for each query passage id -> relevance 1-5; ids that are not there get 1; None leaves documents ungraded.
+    """
+    _, places = index.search(vectors, k)
+    results = []
+    for i, row in enumerate(places):
+        documents = [index.passages[j].to_dict() for j in row]
+        if grades is not None:
+            documents = [d | {"relevant": grades[i].get(d["id"], 1)} for d in documents]
+        clip = clips[i] if isinstance(clips[i], str) else clips[i].to_dict()
+        results.append(RetrievalResult.model_validate(
+            {"id": query_ids[i], "query": queries[i], "video_path": clip, "is_rag": True, "documents": documents}))
+    return results
+
+
+def make_retriever(tower: Tower | None, index: Index, text_weight: float, video_weight: float):
+    """Function (text query, frames, k) -> passages, best first: the query is text and clip fused, or text alone.
+
+    Args:
+        tower: video encoder; None leaves the clip out of the query.
+    """
+    def find(query: str, frames, k: int) -> list[Passage]:
+        text = encode_texts([query])
+        video = encode_clips(tower, [frames.pixels]) if tower is not None else None
+        _, places = index.search(fuse(text, video, text_weight, video_weight), k)
+        return [index.passages[i] for i in places[0]]
+    return find
+
+
+def guess_subject(index: Index, title: str) -> str:
+    """Subject whose passages lie nearest to a title (passage ids begin with their subject)."""
+    _, places = index.search(encode_texts([title]), 9)
+    subjects = [index.passages[i].id.split("-")[0] for i in places[0] if not index.passages[i].id.startswith("hazard-")]
+    return max(subjects, key=subjects.count) if subjects else "science"
+
+
+def recall_at(results: Sequence[RetrievalResult], gold: Sequence[set[str]], k: int) -> float:
+    """Share of queries with at least one gold passage among the first k (queries without gold are left out)."""
+    hits = [any(d.id in g for d in r.documents[:k]) for r, g in zip(results, gold, strict=True) if g]
+    return float(np.mean(hits)) if hits else float("nan")
