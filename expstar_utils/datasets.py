@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from expstar_utils import prompts as tags
+from expstar_utils.files import read_record
 from expstar_utils.prompts import Prompts, section
-from expstar_utils.records import Message, Pair, Passage, Record, RetrievalResult, Sample, VirtualClip, parse_time, read_record
+from expstar_utils.records import Message, Pair, Passage, Record, RetrievalResult, Sample, VirtualClip, parse_time
 
 Language = Literal["en", "zh"]
 HistoryOf = Literal["summary", "narration"]

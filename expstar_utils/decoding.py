@@ -52,13 +52,12 @@ class Decoder:
         ids = torch.tensor([prefix.ids], device=self.model.device)
         extras = {k: torch.as_tensor(v).to(self.model.device) for k, v in prefix.extras.items()}
         out = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **extras, use_cache=True, logits_to_keep=1)
-        shift = 0
-        if self.axes > 1:  # mRoPE: pictures take fewer positions than tokens
+        position = len(prefix.ids)
+        if self.axes > 1:  # mRoPE: go on from the last token; `rope_deltas` counts from the video's end when that is later
             inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-            shift = int(inner.model.rope_deltas.flatten()[0])
+            position = int(inner.model.get_rope_index(ids, **extras)[0][0, 0, -1]) + 1
         layers = out.past_key_values.layers
-        return State(tuple(x.keys for x in layers), tuple(x.values for x in layers), len(prefix.ids) + shift,
-                     out.logits[0, -1].float())
+        return State(tuple(x.keys for x in layers), tuple(x.values for x in layers), position, out.logits[0, -1].float())
 
     @torch.inference_mode()
     def extend(self, states: Sequence[State], suffixes: Sequence[Sequence[int]]) -> tuple[list[State], list[float]]:
@@ -67,6 +66,8 @@ class Decoder:
         Returns:
             (states behind the suffixes, log-probability in nats of each suffix given its state).
         """
+        if not states:
+            return [], []
         batch = _Batch(states)
         lengths = [len(s) for s in suffixes]
         logits = self._forward(batch, pad_right(suffixes, 0), pad_right([[1] * n for n in lengths], 0))
@@ -95,6 +96,8 @@ class Decoder:
         Returns:
             (states behind what was written, without `end`; the tokens written, without `end`).
         """
+        if not states:
+            return [], []
         batch, generator = _Batch(states), torch.Generator().manual_seed(seed)
         logits = torch.stack([s.logits for s in states])
         written: list[list[int]] = [[] for _ in states]

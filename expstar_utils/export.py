@@ -9,8 +9,9 @@ from pathlib import Path
 import pysubs2
 
 from expstar_utils.datasets import Case
+from expstar_utils.files import write_json, write_text
 from expstar_utils.prompts import parse
-from expstar_utils.records import Prediction, VirtualClip, format_time, write_json, write_text
+from expstar_utils.records import Prediction, VirtualClip, format_time
 
 LINE_CHARACTERS = 42
 

@@ -16,10 +16,11 @@ from expstar_utils import prompts as tags
 from expstar_utils.datasets import Case, by_experiment, previous_texts
 from expstar_utils.decoding import Decoder, State
 from expstar_utils.encoding import between_turns, encode_prefix, text_ids
+from expstar_utils.files import append_jsonl, read_jsonl
 from expstar_utils.media import Frames, clip_frames
 from expstar_utils.models import quirks
 from expstar_utils.prompts import Prompts
-from expstar_utils.records import ExpStarError, Passage, Prediction, append_jsonl, read_jsonl
+from expstar_utils.records import ExpStarError, Passage, Prediction
 
 Knowledge = Literal["adaptive", "always", "never"]
 History = Literal["free", "teacher"]
@@ -91,7 +92,8 @@ class Commentator:
         self.decoder, self.turn_end = Decoder(model, found.axes), found.turn_end
         self.end = processor.tokenizer.convert_tokens_to_ids(found.turn_end)
         self.yes, self.no = text_ids(processor, tags.RETRIEVAL), text_ids(processor, tags.NO_RETRIEVAL)
-        self.good, self.bad = text_ids(processor, tags.RELEVANT), text_ids(processor, tags.IRRELEVANT)
+        # a verdict ends its line in the training rows, and Qwen's tokenizer makes one token of "]" and the line end
+        self.good, self.bad = text_ids(processor, f"{tags.RELEVANT}\n"), text_ids(processor, f"{tags.IRRELEVANT}\n")
 
     def comment(self, steps: Sequence[Step]) -> list[Prediction]:
         """Commentary of several independent steps, written side by side."""
@@ -109,12 +111,12 @@ class Commentator:
             frames = step.frames.blanked() if self.settings.blank else step.frames
             messages = self.prompts.prefix(step.case.subject, step.case.title, step.previous)
             states.append(self.decoder.prefill(encode_prefix(self.processor, messages, frames)))
-        states, written = self._decode(states)
-        for step, state, tokens in zip(steps, states, written, strict=True):
+        decoded, written = self._decode(states)
+        for step, prompt, state, tokens in zip(steps, states, decoded, written, strict=True):
             tokens, dropped = self._without_control(tokens)
-            step.state, step.narration = state.cropped(dropped), self.processor.tokenizer.decode(tokens)
-            if tokens:  # the last token is read again below, so that its successor's probabilities are fresh
-                [step.state], _ = self.decoder.extend([step.state.cropped(1)], [tokens[-1:]])
+            step.state, step.narration = prompt, self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
+            if tokens:  # the last token is read again, so that its successor's probabilities are fresh
+                [step.state], _ = self.decoder.extend([state.cropped(dropped + 1)], [tokens[-1:]])
 
     def _without_control(self, tokens: list[int]) -> tuple[list[int], int]:
         """Tokens before the first control string or second section, and how many were dropped."""
@@ -160,13 +162,12 @@ class Commentator:
             else:
                 texts = [step.passages[i].text for i in step.chosen]
                 [state], _ = self.decoder.extend([step.state], [self._turn(texts)])
-            verdict = (self.good if step.chosen else self.bad) + text_ids(self.processor, "\n")
-            [state], _ = self.decoder.extend([state], [verdict])
+            [state], _ = self.decoder.extend([state], [self.good if step.chosen else self.bad])
             states.append(state)
         if states:
             _, written = self._decode(states)
             for step, tokens in zip(steps, written, strict=True):
-                step.answer = self.processor.tokenizer.decode(tokens)
+                step.answer = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
 
     def _prediction(self, step: Step) -> Prediction:
         first = f"{step.narration}{tags.RETRIEVAL if step.retrieve else tags.NO_RETRIEVAL}"

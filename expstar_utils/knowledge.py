@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from expstar_utils.records import ExpStarError, Passage, read_jsonl, write_jsonl
+from expstar_utils.files import read_jsonl, write_jsonl
+from expstar_utils.records import ExpStarError, Passage
 
 FOLDER = Path(__file__).parents[1] / "data" / "knowledge_base"
 CARDS = "hazard_cards.jsonl"
@@ -60,7 +61,8 @@ def hazard_card(cas: str, name: str | None = None) -> Passage:
 def _fire(cas: str, safety) -> list[str]:
     said = []
     if flash := safety.T_flash(cas):
-        said.append(f"Its flash point is {flash - 273.15:.0f} °C ({safety.T_flash_methods(cas)[0]}): above that its vapour can be lit.")
+        said.append(f"Its flash point is {flash - 273.15:.0f} °C ({safety.T_flash_methods(cas)[0]}): above that its vapour can "
+                    "be lit.")
     if ignition := safety.T_autoignition(cas):
         said.append(f"It ignites by itself at {ignition - 273.15:.0f} °C ({safety.T_autoignition_methods(cas)[0]}).")
     low, high = safety.LFL(CASRN=cas), safety.UFL(CASRN=cas)

@@ -10,7 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from expstar_utils.records import ExpStarError, VirtualClip, inside
+from expstar_utils.files import inside
+from expstar_utils.records import ExpStarError, VirtualClip
 
 PICTURE_FORMATS = ("image2", "png_pipe", "jpeg_pipe", "gif", "bmp_pipe", "webp_pipe", "tiff_pipe", "svg_pipe")
 
@@ -85,7 +86,8 @@ def probe(path: Path) -> VideoInfo:
         try:
             first = next(container.decode(stream), None)
         except av.FFmpegError as error:
-            raise ExpStarError(f"{path}: no frame can be decoded ({_reason(error)}), expected a whole video; copy it again") from None
+            raise ExpStarError(f"{path}: no frame can be decoded ({_reason(error)}), expected a whole video; copy it "
+                               "again") from None
         if first is None:
             raise ExpStarError(f"{path}: found a video with no frames, expected at least one; copy or record it again")
         duration = float(stream.duration * stream.time_base) if stream.duration else float(container.duration or 0) / av.time_base

@@ -61,7 +61,8 @@ def auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
     return float(roc_auc_score(labels, scores)) if len(set(labels)) == 2 else float("nan")
 
 
-def verdict_scores(predictions: Sequence[Prediction], truths: Sequence[dict[str, Any]], threshold: float = 0.5) -> dict[str, float]:
+def verdict_scores(predictions: Sequence[Prediction], truths: Sequence[dict[str, Any]],
+                   threshold: float = 0.5) -> dict[str, float]:
     """Precision, recall and F1 of the verdicts over all judged passages; gold passages are the positives."""
     said, true = [], []
     for p, t in zip(predictions, truths, strict=True):

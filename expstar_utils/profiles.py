@@ -8,7 +8,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from expstar_utils.records import ExpStarError, describe
+from expstar_utils.files import describe
+from expstar_utils.records import ExpStarError
 
 FOLDER = Path(__file__).parents[1] / "notebooks" / "profiles"
 
@@ -32,6 +33,7 @@ class Profile(BaseModel):
     sft_epochs: float = Field(gt=0)
     sft_lr: float = Field(gt=0)
     warmup: float = Field(ge=0)
+    save_steps: int = Field(50, ge=1)
     lora_r: int = Field(ge=1)
     lora_alpha: int = Field(ge=1)
     lora_target: str

@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from expstar_utils.records import ExpStarError, Message, describe
+from expstar_utils.files import describe
+from expstar_utils.records import ExpStarError, Message
 
 NARRATION, PRINCIPLE, SAFETY = "<Narration>", "<Principle>", "<Safety>"
 RETRIEVAL, NO_RETRIEVAL = "[Retrieval]", "[No Retrieval]"
@@ -124,7 +125,7 @@ def _form_faults(seen: list[str], lines: dict[str, list[str]], controls: list[st
     elif "narration" not in seen:
         faults.append(f"no {NARRATION}")
     faults += [f"nothing under <{name.capitalize()}>" for name in dict.fromkeys(seen) if not lines[name]]
-    order = [name for name in dict.fromkeys(seen)]
+    order = list(dict.fromkeys(seen))
     if order != sorted(order, key=list(SECTIONS.values()).index):
         faults.append("sections out of order")
     decisions = [c for c in controls if c in (RETRIEVAL, NO_RETRIEVAL)]

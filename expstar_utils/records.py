@@ -1,16 +1,11 @@
-"""The file formats: what every stage reads and writes, atomically, and how bad input is reported."""
+"""The file formats: what every stage reads and writes, and how bad input is reported."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import tempfile
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, field_validator, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, field_validator, model_serializer, model_validator
 
 DISCIPLINES = {
     "Science": ("chemistry", "electromagnetics", "thermodynamics", "dynamics", "biology", "ecology", "optics"),
@@ -226,130 +221,3 @@ class Problem(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.file}: {self.field} is {self.found}, expected {self.expected}; {self.todo}"
-
-
-R = TypeVar("R", bound=Record)
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a text file under a temporary name and rename it: readers see the old file or the new one, whole.
-
-    Raises:
-        ExpStarError: the disk is full or the folder cannot be written; the old file is untouched.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf8", newline="", dir=path.parent, prefix=f".{path.name[:40]}.",
-                                         delete=False) as file:
-            temporary = file.name
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise ExpStarError(f"{path}: cannot be written ({error.strerror}); free space or choose another run_dir, "
-                           "what was there before is unchanged") from error
-    return path
-
-
-def write_json(path: Path, data: Any, indent: int | None = 2) -> Path:
-    """Write JSON atomically; records are written as they were read."""
-    plain = data.to_dict() if isinstance(data, Record) else data
-    return write_text(path, json.dumps(plain, ensure_ascii=False, indent=indent, default=str))
-
-
-def dump_line(row: Record | dict) -> str:
-    """One JSONL line without its line end."""
-    return json.dumps(row.to_dict() if isinstance(row, Record) else row, ensure_ascii=False)
-
-
-def write_jsonl(path: Path, rows: Iterable[Record | dict]) -> Path:
-    """Write JSONL atomically."""
-    return write_text(path, "".join(dump_line(row) + "\n" for row in rows))
-
-
-def append_jsonl(path: Path, row: Record | dict) -> None:
-    """Append one whole line; a torn last line of a killed writer is dropped first."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size:
-            file.seek(size - 1)
-            if file.read(1) != b"\n":
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(dump_line(row).encode("utf8") + b"\n")
-        file.flush()
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        ExpStarError: missing, not UTF-8 or not JSON; names the file and the place.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ExpStarError(f"{path}: no such file; run the notebook that writes it first") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ExpStarError(f"{path}: found text that is not JSON ({error}), expected one JSON value") from None
-
-
-def read_record(path: Path, kind: type[R]) -> R:
-    """Read one record from a JSON file; see `read_json`. A wrong field is named in the error."""
-    try:
-        return kind.model_validate(read_json(path))
-    except ValidationError as error:
-        raise ExpStarError(f"{path}: {describe(error)}") from None
-
-
-def read_jsonl(path: Path, kind: type[R]) -> Iterator[R]:
-    """Records of a JSONL file, one by one. A torn last line (no line end, no JSON) is left out.
-
-    Raises:
-        ExpStarError: names file, line and field of the first bad line.
-    """
-    try:
-        file = open(path, encoding="utf-8-sig")  # noqa: SIM115  (closed below; opening fails before the first row)
-    except FileNotFoundError:
-        raise ExpStarError(f"{path}: no such file; run the notebook that writes it first") from None
-    with file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield kind.model_validate(json.loads(line))
-            except json.JSONDecodeError as error:
-                if not line.endswith("\n"):
-                    return
-                raise ExpStarError(f"{path}, line {number}: found text that is not JSON ({error})") from None
-            except ValidationError as error:
-                raise ExpStarError(f"{path}, line {number}: {describe(error)}") from None
-
-
-def describe(error: ValidationError) -> str:
-    """First fault of a pydantic error as `field is X, expected Y`."""
-    fault = error.errors()[0]
-    field = ".".join(str(part) for part in fault["loc"]) or "value"
-    found = repr(fault["input"])
-    return f"{field} is {found[:80]}, expected: {fault['msg'].removeprefix('Value error, ')}"
-
-
-def inside(root: Path, path: str | Path) -> Path:
-    """`path` under `root`, refused when it leaves it.
-
-    Raises:
-        ExpStarError: the path points outside the data set.
-    """
-    root = Path(root).resolve()
-    full = (root / path).resolve()
-    if not full.is_relative_to(root):
-        raise ExpStarError(f"{path}: found a path outside {root}, expected one inside the data set; correct it")
-    return full

@@ -91,7 +91,8 @@ def load_tower(path: Path | None = None) -> Tower:
 @torch.inference_mode()
 def encode_clips(tower: Tower, clips: Sequence[np.ndarray]) -> np.ndarray:
     """Embeddings of clips (uint8 [frames, 128, 128, 3] each, any number of frames), float32 [n, 384], length 1."""
-    return np.concatenate([tower(to_pixels(frames)[None]).numpy() for frames in clips]) if clips else np.zeros((0, DIMENSIONS), np.float32)
+    vectors = [tower(to_pixels(frames)[None]).numpy() for frames in clips]
+    return np.concatenate([np.zeros((0, DIMENSIONS), np.float32), *vectors])
 
 
 def fuse(text: np.ndarray, video: np.ndarray | None, text_weight: float = 0.3, video_weight: float = 0.7) -> np.ndarray:

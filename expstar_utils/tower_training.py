@@ -13,9 +13,9 @@ from torch import nn
 from tqdm import tqdm
 
 from expstar_utils.datasets import Case
+from expstar_utils.files import append_jsonl
 from expstar_utils.media import clip_frames
 from expstar_utils.models import FRAME_PX
-from expstar_utils.records import append_jsonl
 from expstar_utils.retrieval import Tower, encode_texts, to_pixels
 
 

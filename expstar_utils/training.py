@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from expstar_utils.encoding import IGNORED, Encoded, encode_dialogue, merge_extras, pad_right
+from expstar_utils.files import append_jsonl, write_json
 from expstar_utils.media import Frames, clip_frames
 from expstar_utils.models import quirks
 from expstar_utils.profiles import Profile
-from expstar_utils.records import Sample, append_jsonl, write_json
+from expstar_utils.records import Problem, Sample
 
 
 @dataclass
@@ -70,9 +72,19 @@ class LossLog(TrainerCallback):
             append_jsonl(self.path, {"step": state.global_step, "loss": float(logs["loss"]), "lr": logs.get("learning_rate")})
 
 
-def over_long(collator: VideoCollator, limit: int) -> list[str]:
-    """Ids of rows longer than `limit` tokens: reported, left out by the caller, never cut."""
-    return [s.id for i, s in enumerate(collator.samples) if len(collator.encode(i).ids) > limit]
+def row_lengths(collator: VideoCollator) -> list[int]:
+    """Length of every row in tokens."""
+    return [len(collator.encode(i).ids) for i in tqdm(range(len(collator.samples)), desc="rows", unit="row")]
+
+
+def over_long(samples: Sequence[Sample], lengths: Sequence[int], limit: int, problems: Path) -> list[int]:
+    """Positions of rows longer than `limit` tokens; they are listed in `problems` and left out, never cut."""
+    found = [i for i, n in enumerate(lengths) if n > limit]
+    advice = "raise max_length or shorten the passage; the row was left out"
+    listed = [Problem(file=samples[i].id, field="length", found=f"{lengths[i]} tokens", expected=f"at most {limit}", todo=advice)
+              for i in found]
+    write_json(problems, [p.model_dump() for p in listed])
+    return found
 
 
 def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequence[Sample], root: Path, profile: Profile,
@@ -85,23 +97,33 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
         max_steps: stop after so many optimiser steps; -1 runs the profile's epochs.
 
     Returns:
-        Folder of the adapter (`folder/adapter`).
+        Folder of the adapter (`folder/adapter`). Rows over `profile.max_length` are listed in `folder/problems.json`.
     """
     collator = VideoCollator(processor, samples, root, profile, quirks(model, processor).turn_end)
+    lengths = row_lengths(collator)
+    left_out = set(over_long(samples, lengths, profile.max_length, folder / "problems.json"))
+    kept = [i for i in range(len(samples)) if i not in left_out]
+    dataset = Dataset.from_dict({"row": kept, "length": [lengths[i] for i in kept]})
     args = SFTConfig(
         output_dir=str(folder / "checkpoints"), num_train_epochs=profile.sft_epochs, max_steps=max_steps,
         per_device_train_batch_size=profile.batch_size, gradient_accumulation_steps=profile.accumulation,
         learning_rate=profile.sft_lr, warmup_steps=profile.warmup, lr_scheduler_type="cosine", bf16=profile.dtype == "bfloat16",
         use_cpu=not torch.cuda.is_available(), gradient_checkpointing=profile.gradient_checkpointing, max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False, logging_steps=5, save_steps=50,
-        save_total_limit=1, report_to="none", seed=seed, data_seed=seed, dataloader_pin_memory=False, max_grad_norm=1.0)
+        dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False, report_to="none", logging_steps=5,
+        save_steps=profile.save_steps, save_total_limit=1, train_sampling_strategy="group_by_length", seed=seed,
+        data_seed=seed, dataloader_pin_memory=False, max_grad_norm=1.0)
     model.name_or_path = base
-    trainer = SFTTrainer(model=model, args=args, train_dataset=Dataset.from_dict({"row": list(range(len(samples)))}),
+    trainer = SFTTrainer(model=model, args=args, train_dataset=dataset,
                          data_collator=collator, processing_class=processor, peft_config=lora(profile, model),
                          callbacks=[LossLog(folder / "log.jsonl")])
-    resumable = any((folder / "checkpoints").glob("checkpoint-*"))
-    trainer.train(resume_from_checkpoint=resumable or None)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
     return save_adapter(trainer.model, folder / "adapter", base)
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """Newest checkpoint that was written to its end: `trainer_state.json` comes last, and a kill may leave it out."""
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[-1]))) if whole else None
 
 
 def lora(profile: Profile, model: PreTrainedModel) -> LoraConfig:

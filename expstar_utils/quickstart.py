@@ -1,0 +1,117 @@
+"""One video, from file to commentary: what notebook 00 and `make demo` call."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from expstar_utils import annotate, export, inference, media, models, retrieval, speech
+from expstar_utils.datasets import Case
+from expstar_utils.knowledge import load_knowledge
+from expstar_utils.profiles import Profile, load_profile
+from expstar_utils.prompts import load_prompts, parse
+from expstar_utils.records import AsrFile, ExpStarError, Prediction, RawStep, VirtualClip, format_time
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "data" / "sample" / "burning_a_gas.mp4"
+MAX_TITLE = 300
+
+
+def checked_title(title: str) -> str:
+    """The title without line breaks.
+
+    Raises:
+        ExpStarError: empty, or longer than MAX_TITLE characters.
+    """
+    title = " ".join(title.split())
+    if not 1 <= len(title) <= MAX_TITLE:
+        raise ExpStarError(f"title: found {len(title)} characters, expected 1 to {MAX_TITLE}; say in a few words what the "
+                           "video shows")
+    return title
+
+
+def find_steps(info: media.VideoInfo, title: str, language: str | None = None) -> tuple[list[RawStep], AsrFile]:
+    """Steps of a video, from pauses in its speech and changes of the shot, and what was said in it."""
+    said = speech.transcribe(info.path, title=title, language=language) if info.has_audio else AsrFile(subtitles=[])
+    steps = annotate.split_steps(info.duration_s, said.subtitles, annotate.shot_changes(info.path))
+    return steps, said
+
+
+def commentator(setting: Profile, seed: int = 42) -> inference.Commentator:
+    """The shipped model of a profile with the embedded knowledge base, ready to comment."""
+    torch.manual_seed(seed)
+    adapter = models.SHIPPED / "adapter" if setting.base == models.TINY else None
+    model, processor = models.load(setting.base, adapter, getattr(torch, setting.dtype))
+    retriever = retrieval.make_retriever(retrieval.load_tower(), retrieval.Index(load_knowledge()), setting.text_weight,
+                                         setting.video_weight)
+    how = inference.Settings(passages=setting.passages, max_new_tokens=setting.max_new_tokens, seed=seed)
+    return inference.Commentator(model, processor, load_prompts(), retriever, how)
+
+
+def comment_video(writer: inference.Commentator, info: media.VideoInfo, title: str, subject: str, steps: Sequence[RawStep],
+                  setting: Profile) -> tuple[list[Case], list[Prediction]]:
+    """Commentary of every step in turn; each step sees what was narrated before it.
+
+    Args:
+        subject: subject key for the prompt; empty guesses it from the title.
+    """
+    subject = subject or retrieval.guess_subject(retrieval.Index(load_knowledge()), title)
+    cases, predictions, previous = [], [], []
+    for step in steps:
+        clip = VirtualClip(video=str(info.path), start=step.start_s, end=step.end_s)
+        case = Case(id=f"demo_{step.step}", experiment="demo", subject=subject, title=title, step_number=step.step, clip=clip,
+                    summary="", narration=[])
+        frames = media.sample_frames(info.path, step.start_s, step.end_s, fps=setting.fps, size_px=setting.frame_size,
+                                     max_frames=setting.max_frames_infer)
+        [prediction] = writer.comment([inference.Step(case, list(previous), frames)])
+        cases.append(case)
+        predictions.append(prediction)
+        previous.append(" ".join(parse(prediction.response).commentary.narration))
+    return cases, predictions
+
+
+def show(doc: dict) -> str:
+    """Commentary for a terminal: notes, decision, passages with their verdicts."""
+    out = [f"\n{doc['title']}"]
+    for step in doc["steps"]:
+        out.append(f"\nStep {step['step']}  {format_time(round(step['start_s']))} to {format_time(round(step['end_s']))}")
+        out += [f"  {line}" for line in step["narration"]]
+        out.append(f"  [{'Retrieval' if step['retrieved'] else 'No Retrieval'}]  p = {step['retrieval_prob']:.2f}")
+        out += [f"    {'[Relevant]  ' if p['used'] else '[Irrelevant]'} {p['relevance']:.2f}  {p['title']}  ({p['id']})"
+                for p in step["passages"]]
+        out += [f"  Principle: {line}" for line in step["principle"]] + [f"  Safety: {line}" for line in step["safety"]]
+        out += [f"  (malformed: {fault})" for fault in step["faults"]]
+    return "\n".join(out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m expstar_utils.quickstart VIDEO TITLE`: what `make demo` runs."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("video", nargs="?", default=str(SAMPLE))
+    parser.add_argument("title", nargs="?", default="Burning an Unknown Gas and Testing the Products")
+    parser.add_argument("--subject", default="")
+    parser.add_argument("--language", default="", help="of the speech; empty detects it")
+    parser.add_argument("--profile", default="tiny")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "demo")
+    given = parser.parse_args(argv)
+    try:
+        setting, title, info = load_profile(given.profile), checked_title(given.title), media.probe(Path(given.video))
+        steps, _ = find_steps(info, title, given.language or None)
+        cases, predictions = comment_video(commentator(setting), info, title, given.subject, steps, setting)
+        doc = export.document(title, given.video, cases, predictions)
+        files = export.write_commentary(given.out, doc)
+    except ExpStarError as error:
+        print(f"expstar: {error}", file=sys.stderr)
+        return 2
+    print(show(doc))
+    print(f"\nWritten: {', '.join(str(f) for f in files)}")
+    print('Your own video:  make demo VIDEO=my.mp4 TITLE="What the experiment shows"')
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""Speech out of a video: timed subtitle lines from Whisper, on the CPU and offline."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+from tqdm.auto import tqdm
+
+from expstar_utils import weights
+from expstar_utils.media import probe
+from expstar_utils.records import AsrFile, ExpStarError, Subtitle, format_time
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+    from faster_whisper.transcribe import Word
+
+WHISPER = "Systran/faster-whisper-base"
+SAMPLE_RATE_HZ = 16_000
+# Whisper writes the words it has just read: without these it hears 储气瓶 (gas holder) as everyday homophones.
+GLOSSARY = {
+    "zh": ("试管", "烧杯", "锥形瓶", "导管", "活塞", "储气瓶", "酒精灯", "火柴", "火焰", "澄清石灰水", "浑浊", "溶液", "沉淀",
+           "滴管", "滑动变阻器", "电流表", "电压表", "线圈", "显微镜", "盖玻片"),
+    "en": ("test tube", "beaker", "flask", "tubing", "stopcock", "gas holder", "burner", "match", "flame", "limewater",
+           "cloudy", "solution", "precipitate", "pipette", "rheostat", "ammeter", "voltmeter", "coil", "microscope", "cover slip"),
+}
+_ALL_NAMES = {name for names in GLOSSARY.values() for name in names}
+OPENING = {"zh": "以下是普通话的实验讲解。", "en": "Commentary of a science experiment."}
+# Written by Whisper over silence and music, because its training data ends that way (openai/whisper#928, faster-whisper#521).
+CREDITS = re.compile(
+    r"字幕\s*(由|志愿|制作|組|组|by|提供|校对|翻译|:|：)|amara\.?\s*org|点赞.{0,6}(订阅|转发)|(订阅|转发).{0,6}(点赞|打赏)|打赏支持|明镜与点点|"
+    r"(谢谢|感谢|多谢)(您的|大家|你的|各位)?(观看|收看|收听)|优优独播|词曲|作曲|索兰娅|"
+    r"thank(s| you)( so much| very much)? for (watching|listening|viewing)|subtitles? (by|provided)|captions? by|"
+    r"(like and|please) subscribe|subscribe to (my|our|the) channel|transcri(bed|ption) by|copyright", re.IGNORECASE)
+SENTENCE_END = "。！？!?.…"
+CLAUSE_END = SENTENCE_END + "，,;；:：、"
+PAUSE_S = 0.45        # a silence that begins a new line
+CLAUSE_WIDTH = 24     # a line at least so wide may end at a comma; a Chinese character counts 2
+MAX_WIDTH = 84        # two rows of a subtitle
+MAX_WIDTH_PER_S = 40  # nobody speaks faster: such a line was made up over a silence
+
+
+def transcribe(path: Path, title: str = "", glossary: Sequence[str] = (), language: str | None = None, model: str = WHISPER,
+               progress: bool = True) -> AsrFile:
+    """What is said in a video, as subtitle lines in order.
+
+    Args:
+        title: of the experiment; with `glossary` it tells Whisper which words to expect.
+        glossary: more names to expect; the built-in apparatus names of the language are always given.
+        language: of the speech ("zh", "en", ...); None detects it.
+        model: a faster-whisper folder or a name known to `weights.find`.
+        progress: show a bar over the seconds of audio.
+
+    Returns:
+        AsrFile; ids from 1, times from the start of the file with milliseconds, Chinese in simplified characters;
+        `text_en` equals `text` for English and is empty otherwise. No audio track, or no speech: no subtitles.
+
+    Raises:
+        ExpStarError: the file is not a readable video, or the weights cannot be had.
+    """
+    info = probe(path)
+    audio = _decode(path) if info.has_audio else np.zeros(0, np.float32)
+    voiced = _voiced(audio)
+    if not len(voiced):
+        return AsrFile(subtitles=[])
+    whisper = _load(model)
+    language = language or whisper.detect_language(voiced)[0]
+    words = _words(whisper, audio, language, prompt(title, glossary, language), progress)
+    return AsrFile(subtitles=list(_subtitles(words, language, _delay_s(path))))
+
+
+def prompt(title: str, glossary: Sequence[str], language: str) -> str:
+    """Text that Whisper is told came before: punctuated, in the language of the speech, with the title and the glossary.
+
+    A title in the other script is left out: it would pull the transcript into the wrong language.
+    """
+    chinese = language == "zh"
+    title = title if bool(re.search(r"[\u4e00-\u9fff]", title)) == chinese else ""
+    names = [*glossary, *GLOSSARY.get(language, ())]
+    stop, comma = ("。", "、") if chinese else (". ", ", ")
+    parts = [OPENING.get(language, ""), title.strip().rstrip("。.") + stop if title.strip() else "", comma.join(names)]
+    return "".join(p if p.endswith(stop) or not p else p.rstrip() + stop for p in parts).strip()
+
+
+def is_made_up(text: str, duration_s: float = math.inf) -> bool:
+    """Whether a line is what Whisper writes over silence: a subtitle credit, its own prompt, or words too many for the time.
+
+    Args:
+        text: the line. duration_s: seconds it is said to last.
+    """
+    names = [part.strip().lower() for part in re.split(r"[,，、。.]\s*", text) if part.strip()]
+    echo = len(names) >= 3 and all(name in _ALL_NAMES for name in names)
+    return bool(CREDITS.search(text)) or echo or _width(text) > MAX_WIDTH_PER_S * duration_s
+
+
+def simplified(text: str) -> str:
+    """The text with traditional Chinese characters replaced by simplified ones."""
+    return _converter().convert(text)
+
+
+@lru_cache(maxsize=1)
+def _converter():
+    from opencc import OpenCC
+    return OpenCC("t2s")
+
+
+@lru_cache(maxsize=1)
+def _load(name: str) -> WhisperModel:
+    from ctranslate2 import set_random_seed
+    from faster_whisper import WhisperModel
+    set_random_seed(0)  # Whisper samples when it is unsure of a passage: the same video gives the same lines
+    folder = weights.find(name)
+    try:
+        return WhisperModel(str(folder), device="cpu", compute_type="int8")
+    except (RuntimeError, ValueError) as error:
+        raise ExpStarError(f"{folder}: found no faster-whisper model ({str(error).splitlines()[0]}), expected model.bin, "
+                           "config.json and tokenizer.json; convert it with ct2-transformers-converter") from None
+
+
+def _decode(path: Path) -> np.ndarray:
+    """Mono audio, float32 in [-1, 1] at SAMPLE_RATE_HZ; empty when the track holds no sound."""
+    from faster_whisper import decode_audio
+    try:
+        return decode_audio(str(path), SAMPLE_RATE_HZ).astype(np.float32)
+    except (av.FFmpegError, ValueError, IndexError, TypeError):
+        # the pictures are readable (probe said so): a broken sound track is the same as none
+        return np.zeros(0, np.float32)
+
+
+def _delay_s(path: Path) -> float:
+    """Seconds by which the sound track starts after the pictures; 0 in most files."""
+    with av.open(str(path)) as container:
+        sound, pictures = container.streams.audio[0], container.streams.video[0]
+        return float((sound.start_time or 0) * sound.time_base - (pictures.start_time or 0) * pictures.time_base)
+
+
+def _voiced(audio: np.ndarray) -> np.ndarray:
+    """Only the parts with a voice in them, joined; empty when there are none."""
+    from faster_whisper.vad import collect_chunks, get_speech_timestamps
+    chunks = get_speech_timestamps(audio) if len(audio) >= SAMPLE_RATE_HZ // 10 else []
+    return np.concatenate(collect_chunks(audio, chunks)[0]) if chunks else audio[:0]
+
+
+def _words(whisper: WhisperModel, audio: np.ndarray, language: str, initial_prompt: str, progress: bool) -> Iterator[Word]:
+    segments, _ = whisper.transcribe(audio, language=language, initial_prompt=initial_prompt or None, vad_filter=True,
+                                     word_timestamps=True)
+    total = round(len(audio) / SAMPLE_RATE_HZ, 1)
+    with tqdm(total=total, desc="Listening", unit="s", disable=not progress) as bar:
+        for segment in segments:
+            bar.update(round(min(segment.end, total) - bar.n, 1))
+            yield from segment.words or ()
+        bar.update(round(total - bar.n, 1))
+
+
+def _subtitles(words: Iterable[Word], language: str, delay_s: float) -> Iterator[Subtitle]:
+    number = 0
+    for line in split_lines(list(words)):
+        text = "".join(w.word for w in line).strip()
+        text = simplified(text) if language in ("zh", "yue") else text
+        start_s, end_s = line[0].start, line[-1].end
+        if text.strip(CLAUSE_END + " ") and not is_made_up(text, end_s - start_s):
+            number += 1
+            yield Subtitle(id=number, startTime=format_time(max(start_s + delay_s, 0.0)), endTime=format_time(max(end_s + delay_s, 0.0)),
+                           text=text, text_en=text if language == "en" else "")
+
+
+def split_lines(words: Sequence[Word]) -> list[list[Word]]:
+    """Words grouped into subtitle lines: cut at pauses, at sentence ends, at commas of a long line, and when too wide."""
+    lines = [[words[0]]] if words else []
+    for before, word in pairwise(words):
+        if _line_ends(lines[-1], before, word):
+            lines.append([])
+        lines[-1].append(word)
+    return lines
+
+
+def _line_ends(line: Sequence[Word], before: Word, word: Word) -> bool:
+    said = before.word.strip()
+    if word.start - before.end >= PAUSE_S or said.endswith(tuple(SENTENCE_END)):
+        return not (said.endswith(".") and word.word[:1].isdigit())  # 0.5 is no end of a sentence
+    width = _width("".join(w.word for w in line))
+    return width + _width(word.word) > MAX_WIDTH or (width >= CLAUSE_WIDTH and said.endswith(tuple(CLAUSE_END)))
+
+
+def _width(text: str) -> int:
+    return sum(2 if ord(c) >= 0x2E80 else 1 for c in text.strip())

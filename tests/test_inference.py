@@ -1,0 +1,314 @@
+"""Adaptive inference: the gate, isolated verdicts, what a prediction records, and runs that go on where they stopped."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from expstar_utils import inference, models
+from expstar_utils.datasets import Case
+from expstar_utils.encoding import encode_dialogue, encode_prefix, text_ids
+from expstar_utils.files import read_jsonl
+from expstar_utils.inference import Commentator, Settings, Step, infer, retrieval_prob
+from expstar_utils.media import sample_frames
+from expstar_utils.miniatures import MINIATURES, miniature_smolvlm, noise_clip
+from expstar_utils.prompts import IRRELEVANT, NO_RETRIEVAL, RELEVANT, RETRIEVAL, load_prompts, parse
+from expstar_utils.records import ExpStarError, Message, Passage, Prediction
+
+PASSAGES = [Passage(id=f"p{i}", title=t, text=f"{t} burns with {t} light and should be kept under oil.")
+            for i, t in enumerate(("Sodium", "Copper", "Lithium", "Potassium and its friends"))]
+SHORT = Settings(passages=3, max_new_tokens=8, knowledge="always")
+logps = st.floats(-1e4, 0)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    for seed in range(4):
+        noise_clip(folder / f"{seed}.mp4", 3 + seed, seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def smolvlm(tmp_path_factory):
+    torch.set_num_threads(1)
+    return models.load(str(miniature_smolvlm(tmp_path_factory.mktemp("smolvlm"))))
+
+
+def case(number=0, experiment="chemistry/a", step=1):
+    return Case.model_validate({"id": f"chemistry_{number}", "experiment": experiment, "subject": "chemistry", "title": "Flames",
+                                "step_number": step, "clip": f"{number}.mp4", "summary": "s", "narration": ["It glows."],
+                                "principle": ["Na emits light."]})
+
+
+CASES = [case(0), case(1, step=2), case(2, "chemistry/b"), case(3, "chemistry/b", step=2)]
+
+
+def step(root, number=0):
+    return Step(case(number), [], sample_frames(root / f"{number}.mp4", size_px=(32, 32)))
+
+
+def fixed(passages):
+    return lambda query, frames, k: list(passages)[:k]
+
+
+def ask(loaded, root, passages=PASSAGES, **changes):
+    """One step and its prediction, with changed settings."""
+    asked = step(root)
+    settings = Settings(**(vars(SHORT) | changes))
+    [prediction] = Commentator(*loaded, load_prompts(), fixed(passages), settings).comment([asked])
+    return asked, prediction
+
+
+def logit(probs):
+    return torch.logit(torch.tensor(probs, dtype=torch.float64))
+
+
+def run(loaded, root, out, settings=SHORT, retriever=None):
+    commentator = Commentator(*loaded, load_prompts(), retriever or fixed(PASSAGES), settings)
+    return infer(commentator, CASES, root, out, fps=1, max_frames=4, frame_size=(32, 32), batch=2)
+
+
+# The gate
+
+@given(logps, logps)
+def test_gate_is_a_probability_and_symmetric(yes, no):
+    prob = retrieval_prob(yes, no)
+    assert 0 <= prob <= 1
+    assert prob + retrieval_prob(no, yes) == pytest.approx(1)
+    assert (prob > 0.5) == (yes > no) or yes == pytest.approx(no)
+
+
+@given(logps, logps, logps)
+def test_gate_is_monotone_in_both_arguments(first, second, other):
+    low, high = sorted((first, second))
+    assert retrieval_prob(low, other) <= retrieval_prob(high, other)
+    assert retrieval_prob(other, low) >= retrieval_prob(other, high)
+
+
+def test_gate_at_known_values():
+    assert retrieval_prob(-1.0, -1.0) == 0.5
+    assert retrieval_prob(torch.tensor(0.99).log().item(), torch.tensor(0.01).log().item()) == pytest.approx(0.99)
+    assert retrieval_prob(-1e4, 0) == 0
+    assert retrieval_prob(0, -1e4) == 1
+
+
+@pytest.mark.parametrize(("tau", "asks"), [(0.0, True), (0.86, True), (0.88, False), (1.0, False)])
+def test_threshold_cuts_at_the_probability(smolvlm, root, tau, asks):
+    commentator = Commentator(*smolvlm, load_prompts(), fixed(PASSAGES), Settings(tau=tau))
+    commentator.decoder = Script(smolvlm[1], ["<Narration>\nA.\n", "<Principle>\nB."])
+    [prediction] = commentator.comment([step(root)])
+    assert prediction.evaluation_data["retrieval_prob"] == round(retrieval_prob(-0.1, -2.0), 4) == 0.8699
+    assert prediction.evaluation_data["is_retrieval"] is asks
+    assert bool(prediction.evaluation_data["passage_ids"]) is asks
+    assert prediction.evaluation_data["rounds"][0]["content"] == f"<Narration>\nA.\n{RETRIEVAL if asks else NO_RETRIEVAL}"
+
+
+# Verdicts and answers
+
+@pytest.mark.parametrize("changed", range(3))
+def test_a_verdict_sees_its_own_passage_only(smolvlm, root, changed):
+    other = list(PASSAGES)
+    other[changed] = Passage(id="new", text="Bees dance.")
+    moved = (logit(ask(smolvlm, root)[0].relevance) - logit(ask(smolvlm, root, passages=other)[0].relevance)).abs()
+    assert [i for i in range(3) if moved[i] > 1e-3] == [changed]
+
+
+def test_answer_is_written_from_the_most_relevant(smolvlm, root):
+    asked, prediction = ask(smolvlm, root, verdict_threshold=0.0, shown=2)
+    data, best = prediction.evaluation_data, sorted(range(3), key=lambda i: -asked.relevance[i])[:2]
+    assert data["passage_ids"] == ["p0", "p1", "p2"]
+    assert data["relevance"] == [round(p, 4) for p in asked.relevance]
+    assert data["relevant_ids"] == [f"p{i}" for i in best]
+    assert data["relevant_passages"] == [f"<paragraph>{PASSAGES[i].text}</paragraph>" for i in best]
+    assert data["rounds"][0]["content"].endswith(RETRIEVAL)
+    assert data["rounds"][1]["content"].startswith(f"{RELEVANT}\n")
+
+
+def test_threshold_of_verdicts_cuts_at_the_probability(smolvlm, root):
+    scores = ask(smolvlm, root)[0].relevance
+    _, second, best = sorted(scores)
+    _, prediction = ask(smolvlm, root, verdict_threshold=(second + best) / 2)
+    assert prediction.evaluation_data["relevant_ids"] == [f"p{scores.index(best)}"]
+
+
+@pytest.mark.parametrize("passages", [PASSAGES, []])
+def test_nothing_relevant_is_said_and_answered_without(smolvlm, root, passages):
+    _, prediction = ask(smolvlm, root, passages=passages, verdict_threshold=1.0)
+    data = prediction.evaluation_data
+    assert data["rounds"][1]["content"].startswith(f"{IRRELEVANT}\n")
+    assert data["relevant_ids"] == []
+    assert data["passage_ids"] == [p.id for p in passages[:3]]
+    _, same = ask(smolvlm, root, passages=[Passage(id="x", text="Bees dance.")], verdict_threshold=1.0)
+    assert prediction.response == same.response  # irrelevant passages have no say in the answer
+
+
+def test_never_looks_nothing_up(smolvlm, root):
+    def forbidden(query, frames, k):
+        raise AssertionError("looked up")
+    settings = Settings(knowledge="never", tau=0.0, max_new_tokens=8)
+    [prediction] = Commentator(*smolvlm, load_prompts(), forbidden, settings).comment([step(root)])
+    assert prediction.evaluation_data["is_retrieval"]
+    assert prediction.evaluation_data["passage_ids"] == []
+    assert prediction.evaluation_data["rounds"][1]["content"].startswith(IRRELEVANT)
+
+
+def test_blank_frames_reach_model_and_retriever(smolvlm, root):
+    seen = []
+    def retriever(query, frames, k):
+        seen.append(frames.pixels)
+        return PASSAGES[:k]
+    asked = step(root)
+    [blank] = Commentator(*smolvlm, load_prompts(), retriever, Settings(**(vars(SHORT) | {"blank": True}))).comment([asked])
+    assert {int(seen[0].min()), int(seen[0].max())} == {127}
+    assert abs(logit(asked.prob) - logit(ask(smolvlm, root)[0].prob)) > 1e-3
+    assert blank.evaluation_data["blank"] is True
+
+
+def test_steps_side_by_side_are_each_alone(smolvlm, root):
+    commentator = Commentator(*smolvlm, load_prompts(), fixed(PASSAGES), SHORT)
+    together = commentator.comment([step(root, n) for n in range(3)])
+    for number, prediction in enumerate(together):
+        [alone] = commentator.comment([step(root, number)])
+        assert_same(alone, prediction)
+
+
+def assert_same(one, other):
+    """Equal but for the last digit of probabilities, which depends on what stood beside a row."""
+    one, other = one.to_dict(), other.to_dict()
+    for key in ("relevance", "retrieval_prob"):
+        mine, its = one["evaluation_data"].pop(key), other["evaluation_data"].pop(key)
+        assert mine == pytest.approx(its, abs=2e-4)
+    assert one == other
+
+
+def test_untagged_output_is_recorded_with_its_faults(smolvlm, root):
+    _, babble = ask(smolvlm, root)
+    assert parse(babble.response).faults
+    commentator = Commentator(*smolvlm, load_prompts(), fixed(PASSAGES), SHORT)
+    commentator.decoder = Script(smolvlm[1], ["The gas burns. ", "It is hot."])
+    [prediction] = commentator.comment([step(root)])
+    assert prediction.response == "The gas burns. It is hot."
+    assert parse(prediction.response).faults == ("text before any tag: 'The gas burns. It is hot.'", "no section tag at all")
+    assert prediction.evaluation_data["frame_times_s"] == [0.5, 1.5, 2.5]
+
+
+# What the model reads
+
+class Read:
+    """A state that only remembers its tokens; cropped, it knows no probabilities until it is extended."""
+
+    def __init__(self, ids, fresh=True):
+        self.ids, self.fresh = ids, fresh
+
+    def cropped(self, dropped):
+        return Read(self.ids[: len(self.ids) - dropped], fresh=dropped == 0)
+
+
+class Script:
+    """Stands in for the decoder: writes the given texts one after the other and prefers the first of two strings."""
+
+    def __init__(self, processor, texts):
+        self.processor, self.texts, self.last = processor, list(texts), []
+
+    def prefill(self, prefix):
+        return Read(prefix.ids)
+
+    def extend(self, states, suffixes):
+        return [Read(s.ids + list(t)) for s, t in zip(states, suffixes)], [0.0] * len(states)
+
+    def score(self, states, continuations):
+        assert all(s.fresh for s in states), "scored behind a state with stale probabilities"
+        return [[-0.1, -2.0]] * len(states)
+
+    def decode(self, states, *_):
+        assert all(s.fresh for s in states), "decoded behind a state with stale probabilities"
+        written = [text_ids(self.processor, self.texts.pop(0)) for _ in states]
+        self.last = [Read(s.ids + w) for s, w in zip(states, written)]
+        return self.last, written
+
+
+@pytest.fixture(scope="module", params=MINIATURES)
+def family(request, tmp_path_factory):
+    return models.load(str(MINIATURES[request.param](tmp_path_factory.mktemp(request.param))))
+
+
+@pytest.mark.parametrize(("shown", "threshold"), [(1, 0.5), (2, 0.5), (2, 1.0)])
+def test_the_model_reads_what_training_rows_hold(family, root, shown, threshold):
+    model, processor = family
+    settings = Settings(passages=3, shown=shown, verdict_threshold=threshold)
+    commentator = Commentator(model, processor, load_prompts(), fixed(PASSAGES), settings)
+    narration, answer = "<Narration>\nSalt glows (yellow).\n", "<Principle>\nNa emits light.\n<Safety>\nGoggles!"
+    commentator.decoder = Script(processor, [narration + RETRIEVAL, answer])
+    asked = step(root)
+    [prediction] = commentator.comment([asked])
+    used = [p.text for p in PASSAGES[:shown]] if threshold < 1 else []
+    verdict = RELEVANT if used else IRRELEVANT
+    assert prediction.response == narration + answer
+    messages = [*load_prompts().prefix("chemistry", "Flames", []), Message(role="assistant", content=narration + RETRIEVAL),
+                load_prompts().passages(used), Message(role="assistant", content=f"{verdict}\n{answer}")]
+    row = encode_dialogue(processor, messages, asked.frames, commentator.turn_end)
+    assert commentator.decoder.last[0].ids + [commentator.end] == row.ids
+
+
+@pytest.mark.parametrize("written", ["", RETRIEVAL, f"{NO_RETRIEVAL} and more", "<Narration>\nA.\n",
+                                     f"<Narration>\nA.\n{NO_RETRIEVAL}"])
+def test_the_decision_is_made_behind_the_narration(family, root, written):
+    model, processor = family
+    commentator = Commentator(model, processor, load_prompts(), None, Settings())
+    commentator.decoder = Script(processor, [written, "<Principle>\nB."])
+    asked = step(root)
+    commentator.comment([asked])
+    prefix = encode_prefix(processor, load_prompts().prefix("chemistry", "Flames", []), asked.frames).ids
+    assert asked.narration == written.partition("[")[0]
+    assert asked.state.ids == prefix + text_ids(processor, asked.narration) + text_ids(processor, RETRIEVAL) + [commentator.end]
+
+
+def test_a_placeholder_that_a_model_wrote_does_no_harm(smolvlm, root, tmp_path):
+    commentator = Commentator(*smolvlm, load_prompts(), None, Settings(knowledge="never", tau=1.0))
+    commentator.decoder = Script(smolvlm[1], ["<Narration>\nSalt <image><video>glows.\n"] * 2)
+    predictions = infer(commentator, CASES[:2], root, tmp_path / "p.jsonl", fps=1, max_frames=4, frame_size=(32, 32))
+    assert [p.response for p in predictions] == ["<Narration>\nSalt glows.\n"] * 2
+
+
+# Whole runs
+
+def test_history_is_the_models_own_or_the_references(smolvlm, root, tmp_path):
+    for history, shown in (("free", "- Step 1: Salt.\n"), ("teacher", "- Step 1: It glows.\n")):
+        commentator = Commentator(*smolvlm, load_prompts(), None, Settings(knowledge="never", tau=1.0, history=history))
+        commentator.decoder = Script(smolvlm[1], ["<Narration>\nSalt.\n"] * 2)
+        infer(commentator, CASES[:2], root, tmp_path / f"{history}.jsonl", fps=1, max_frames=4, frame_size=(32, 32))
+        assert shown in smolvlm[1].tokenizer.decode(commentator.decoder.last[0].ids)
+
+
+@pytest.mark.parametrize("survived", [1, 3])
+def test_a_killed_run_goes_on_where_it_stopped(smolvlm, root, tmp_path, monkeypatch, survived):
+    whole = run(smolvlm, root, tmp_path / "whole.jsonl")
+    out, append = tmp_path / "killed.jsonl", inference.append_jsonl
+    written = []
+    def killed(path, row):
+        if len(written) == survived:
+            raise KeyboardInterrupt
+        append(path, row)
+        written.append(row.id)
+    monkeypatch.setattr(inference, "append_jsonl", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(smolvlm, root, out)
+    monkeypatch.setattr(inference, "append_jsonl", append)
+    out.write_text(out.read_text() + '{"id": "chemi')  # a line that the kill tore
+    calls = []
+    def counting(query, frames, k):
+        calls.append(query)
+        return PASSAGES[:k]
+    for mine, its in zip(run(smolvlm, root, out, retriever=counting), whole, strict=True):
+        assert_same(mine, its)
+    assert len(calls) == len(CASES) - survived
+    assert sorted(p.id for p in read_jsonl(out, Prediction)) == sorted(c.id for c in CASES)
+
+
+def test_predictions_of_other_settings_are_refused(smolvlm, root, tmp_path):
+    out = tmp_path / "p.jsonl"
+    run(smolvlm, root, out, Settings(knowledge="never", max_new_tokens=2))
+    for other in (Settings(), Settings(knowledge="never", history="teacher"), Settings(knowledge="never", blank=True)):
+        with pytest.raises(ExpStarError, match=r"p\.jsonl: holds predictions made with .*give another file name"):
+            run(smolvlm, root, out, other)

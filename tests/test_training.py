@@ -1,0 +1,142 @@
+"""Training with TRL: its loss is ours, adapters load back where they belong, and a killed run ends like one that was not."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from expstar_utils import models
+from expstar_utils.datasets import Case, expstar_sample
+from expstar_utils.encoding import IGNORED, encode_prefix
+from expstar_utils.files import read_json, read_jsonl
+from expstar_utils.media import sample_frames
+from expstar_utils.miniatures import MINIATURES, noise_clip
+from expstar_utils.profiles import load_profile
+from expstar_utils.prompts import load_prompts
+from expstar_utils.records import ExpStarError, Passage, Record
+from expstar_utils.training import VideoCollator, train_sft
+
+TARGET = r".*(text_model|language_model).*\.(q_proj|v_proj|down_proj)"
+WHOLE = {"smolvlm": ["connector"], "qwen2_5_vl": []}
+
+
+@pytest.fixture(scope="module", params=MINIATURES)
+def base(request, tmp_path_factory):
+    torch.set_num_threads(1)
+    return MINIATURES[request.param](tmp_path_factory.mktemp("base") / request.param)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    for seed in range(6):
+        noise_clip(folder / f"{seed}.mp4", 1 + seed % 3, seed)
+    return folder
+
+
+def samples(count):
+    rows = []
+    for n in range(count):
+        case = Case.model_validate({"id": f"chemistry_{n}", "experiment": f"chemistry/{n}", "subject": "chemistry",
+                                    "title": f"Flame {n}", "step_number": 1, "clip": f"{n}.mp4", "summary": "s",
+                                    "narration": [f"Salt {n} glows."], "principle": ["It emits."] if n % 2 else []})
+        passages = [Passage(id="p", text="Sodium burns yellow. " * n)]
+        rows.append(expstar_sample(case, [], load_prompts(), passages, relevant=n % 4 == 1))
+    return rows
+
+
+def profile(base, **changes):
+    return load_profile("tiny", **{"base": str(base), "dtype": "float32", "frame_size": (56, 56), "max_frames_sft": 3,
+                                   "batch_size": 2, "save_steps": 1, "lora_r": 4, "lora_alpha": 8, "lora_target": TARGET,
+                                   "train_whole": WHOLE[base.name], "warmup": 0.0} | changes)
+
+
+def train(base, root, folder, count, steps, **changes):
+    model, processor = models.load(str(base))
+    adapter = train_sft(model, processor, samples(count), root, profile(base, **changes), folder, str(base), max_steps=steps)
+    return model, processor, adapter
+
+
+def collator(base, root, count):
+    model, processor = models.load(str(base))
+    return model, VideoCollator(processor, samples(count), root, profile(base), models.quirks(model, processor).turn_end)
+
+
+def logits(model, processor, root):
+    prefix = encode_prefix(processor, samples(1)[0].messages[:2], sample_frames(root / "2.mp4", size_px=(56, 56)))
+    ids = torch.tensor([prefix.ids])
+    with torch.inference_mode():
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids), **prefix.extras).logits[0, -1]
+
+
+def test_adapter_loads_back_on_its_own_base_only(base, root, tmp_path):
+    _, processor, adapter = train(base, root, tmp_path / "run", count=4, steps=3)
+    assert read_json(adapter / "base.json") == {"base": str(base)}
+    trained = {name.split("base_model.model.")[1] for name in load_file(adapter / "adapter_model.safetensors")}
+    assert all("text_model" in n or "language_model" in n or n.startswith("model.connector") for n in trained)
+    assert any("connector" in n for n in trained) == bool(WHOLE[base.name])
+    plain, _ = models.load(str(base))
+    adapted, _ = models.load(str(base), adapter)
+    assert not torch.allclose(logits(plain, processor, root), logits(adapted, processor, root), atol=1e-2)
+    other = base.parent / f"{base.name}-other"
+    other.symlink_to(base)
+    with pytest.raises(ExpStarError, match=f"made for base '{base}', found base '{other}'; use the profile"):
+        models.load(str(other), adapter)
+    other.unlink()
+    with pytest.raises(ExpStarError, match=r"no adapter there, expected adapter_config\.json"):
+        models.load(str(base), tmp_path)
+
+
+def test_trl_trains_on_the_loss_of_our_labels(base, root, tmp_path):
+    model, collate = collator(base, root, 4)
+    batch = collate([{"row": n} for n in range(4)])
+    labels = batch.pop("labels")[:, 1:]
+    with torch.inference_mode():
+        expected = torch.nn.functional.cross_entropy(model(**batch).logits[:, :-1].transpose(1, 2), labels, ignore_index=IGNORED)
+    train(base, root, tmp_path, count=4, steps=5, batch_size=4, sft_lr=1e-12)
+    [line] = read_jsonl(tmp_path / "log.jsonl", Record)
+    assert line.step == 5
+    assert line.loss == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_killed_run_ends_like_one_that_was_not(base, root, tmp_path, monkeypatch, torn):
+    _, _, straight = train(base, root, tmp_path / "straight", count=6, steps=5)
+    collate, calls = VideoCollator.__call__, []
+    def killed(self, rows):
+        calls.append(rows)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        return collate(self, rows)
+    monkeypatch.setattr(VideoCollator, "__call__", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(base, root, tmp_path / "run", count=6, steps=5)
+    seen = []
+    monkeypatch.setattr(VideoCollator, "__call__", lambda self, rows: seen.append(rows) or collate(self, rows))
+    [checkpoint] = (tmp_path / "run" / "checkpoints").glob("checkpoint-*")
+    done = int(checkpoint.name.removeprefix("checkpoint-"))
+    assert 1 <= done < 5
+    if torn:  # killed while the next checkpoint was being written
+        half = checkpoint.with_name("checkpoint-9")
+        half.mkdir()
+        (half / "adapter_config.json").write_text((checkpoint / "adapter_config.json").read_text())
+    _, _, resumed = train(base, root, tmp_path / "run", count=6, steps=5)
+    assert len(seen) <= 5 - done + 1  # only the steps that were left, and one batch fetched ahead
+    expected, found = (load_file(folder / "adapter_model.safetensors") for folder in (straight, resumed))
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+def test_over_long_rows_are_listed_and_left_out(base, root, tmp_path, monkeypatch):
+    _, collate = collator(base, root, 6)
+    lengths = [len(collate.encode(n).ids) for n in range(6)]
+    limit = sorted(lengths)[-3]
+    over = [n for n in range(6) if lengths[n] > limit]
+    assert len(over) == 2
+    seen, original = [], VideoCollator.__call__
+    monkeypatch.setattr(VideoCollator, "__call__", lambda self, rows: seen.extend(rows) or original(self, rows))
+    train(base, root, tmp_path, count=6, steps=4, max_length=limit)
+    problems = read_json(tmp_path / "problems.json")
+    assert [p["file"] for p in problems] == [f"chemistry_{n}" for n in over]
+    assert [p["found"] for p in problems] == [f"{lengths[n]} tokens" for n in over]
+    assert {row["row"] for row in seen} == set(range(6)) - set(over)
