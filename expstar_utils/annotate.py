@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,12 +19,13 @@ from expstar_utils.speech import SENTENCE_END
 
 THUMB_PX = (64, 36)       # (width, height): small enough that camera noise and small motion average out
 SAMPLE_S = 0.1            # a thumbnail every so many seconds
+MIN_SHOT_S = 0.5
 TYPICAL_STEP_S = 9.0      # a published step is about so long; only the middle of a broad preference
 LENGTH_COST = 0.8         # of a step e times longer or shorter than that
 SHOT_WEIGHT, SENTENCE_WEIGHT = 0.6, 0.2   # what a cut gains, next to 1 for a pause of twice the usual length
 IN_SPEECH_COST = 3.0      # of a cut through a spoken line: only the longest allowed step forces one
-SHORT_SPEECH_S, SHORT_SPEECH_COST = 2.0, 0.8  # a step with hardly a word said is a title or an aside
-NEAR_S = 0.6              # a shot change so close to a pause belongs to it
+FRAGMENT_S, FRAGMENT_COST = 1.0, 0.8  # after "Next," or "Observe." the speaker waits, but goes on
+NEAR_S = 0.3              # a shot change so close to a pause belongs to it: word times are no better than that
 GRID_S = 0.5              # fallback places for cuts, where neither pause nor shot change is to be had
 
 
@@ -44,48 +47,54 @@ def shot_changes(path: Path, threshold: float = 0.12) -> list[float]:
         threshold: least difference, 0 (same picture) to 1; lower finds more.
 
     Returns:
-        list of seconds from the first frame, increasing, at least 0.5 apart.
+        list of seconds from the first frame, increasing, at least MIN_SHOT_S apart.
 
     Raises:
         ExpStarError: the file is not a readable video.
     """
     probe(path)
-    times, thumbs = _thumbnails(path)
-    if len(thumbs) < 3:
-        return []
-    after = np.concatenate([thumbs[2:], thumbs[-1:]])
-    jump = np.minimum(_difference(thumbs[:-1], thumbs[1:]), _difference(thumbs[:-1], after))
+    measured = list(_jumps(path))
+    jumps = np.array([jump for _, jump in measured])
     found: list[float] = []
-    for i in np.flatnonzero(jump >= threshold):
-        around = np.delete(jump[max(i - 5, 0):i + 6], min(i, 5))
-        if jump[i] >= 3 * np.median(around) and jump[i] >= around.max() and (not found or times[i + 1] - found[-1] >= 0.5):
-            found.append(round(float(times[i + 1]), 3))
+    for i in np.flatnonzero(jumps >= threshold):
+        around = np.delete(jumps[max(i - 5, 0):i + 6], min(i, 5))
+        stands_out = not len(around) or (jumps[i] >= 3 * np.median(around) and jumps[i] >= around.max())
+        if stands_out and (not found or measured[i][0] - found[-1] >= MIN_SHOT_S):
+            found.append(round(measured[i][0], 3))
     return found
 
 
-def _thumbnails(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Times float [n] in seconds and thumbnails uint8 [n, height, width, 3]; a damaged tail ends them quietly."""
-    times, thumbs = [], []
+def _jumps(path: Path) -> Iterator[tuple[float, float]]:
+    """(seconds, lasting difference to the thumbnail before) of each thumbnail but the first and the last."""
+    recent: deque[tuple[float, np.ndarray]] = deque(maxlen=3)
+    for sample in _thumbnails(path):
+        recent.append(sample)
+        if len(recent) == 3:
+            (_, before), (time_s, now), (_, after) = recent
+            yield time_s, min(_difference(before, now), _difference(before, after))
+
+
+def _thumbnails(path: Path) -> Iterator[tuple[float, np.ndarray]]:
+    """(seconds, uint8 [height, width, 3]) every SAMPLE_S; a damaged tail ends them quietly."""
+    last_s = -math.inf
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         try:
             for frame in container.decode(stream):
-                at = float((frame.pts - (stream.start_time or 0)) * stream.time_base) if frame.pts is not None else None
-                if at is not None and (not times or at - times[-1] >= SAMPLE_S - 1e-3):
-                    times.append(at)
-                    thumbs.append(frame.reformat(*THUMB_PX, format="rgb24", interpolation="AREA").to_ndarray())
+                time_s = float((frame.pts - (stream.start_time or 0)) * stream.time_base) if frame.pts is not None else last_s
+                if time_s - last_s >= SAMPLE_S - 1e-3:
+                    last_s = time_s
+                    yield time_s, frame.reformat(*THUMB_PX, format="rgb24", interpolation="AREA").to_ndarray()
         except av.FFmpegError:
-            pass
-    return np.array(times), np.array(thumbs)
+            return
 
 
-def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Difference of thumbnails in [0, 1], float [n], for two stacks uint8 [n, height, width, 3]."""
-    pixels = np.abs(a.astype(np.int16) - b).mean(axis=(1, 2, 3)) / 255
-    histograms = [np.stack([np.bincount((x // 16).ravel(), minlength=16) for x in stack]) for stack in (a, b)]
-    spread = np.abs(histograms[0] - histograms[1]).sum(axis=1) / (2 * a[0].size)
-    return np.sqrt(pixels * spread)
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Difference of two thumbnails uint8 [height, width, 3], in [0, 1]."""
+    pixels = np.abs(a.astype(np.int16) - b).mean() / 255
+    histograms = [np.bincount((x // 16).ravel(), minlength=16) for x in (a, b)]
+    return math.sqrt(pixels * np.abs(histograms[0] - histograms[1]).sum() / (2 * a.size))
 
 
 def split_steps(duration_s: float, subtitles: Sequence[Subtitle], shots: Sequence[float], min_step_s: float = 3.0,
@@ -109,13 +118,14 @@ def split_steps(duration_s: float, subtitles: Sequence[Subtitle], shots: Sequenc
         ValueError: bounds or duration out of range.
     """
     if not (duration_s > 0 and min_step_s > 0 and 2 * min_step_s <= max_step_s):
-        raise ValueError(f"found duration {duration_s}, steps of {min_step_s} to {max_step_s} s, expected a duration > 0 and max >= 2 * min")
-    end_s = math.floor(duration_s * 1000 + 1e-6) / 1000  # whole milliseconds, as in the file
+        raise ValueError(f"found duration {duration_s} s and steps of {min_step_s} to {max_step_s} s, expected a duration > 0 "
+                         "and a maximum of at least twice the minimum")
+    end_s = max(math.floor(duration_s * 1000 + 1e-6), 1) / 1000  # whole milliseconds, as in the file
     lines = _merged([(min(s.start_s, end_s), min(s.end_s, end_s)) for s in subtitles])
     cuts = _equal_parts(end_s, min_step_s, max_step_s)
     if lines or shots:
         cuts += _grid(end_s, lines) + _pauses(subtitles, shots) + _lone_shots(lines, shots)
-    edges = _best_edges(end_s, [c for c in cuts if 0 < c.time_s < end_s], lines, min_step_s, max_step_s)
+    edges = _best_edges(end_s, [c for c in cuts if 0 < c.time_s < end_s], min_step_s, max_step_s)
     return [_step(number, start, end, subtitles, end == end_s) for number, (start, end) in enumerate(pairwise(edges), 1)]
 
 
@@ -137,7 +147,9 @@ def _equal_parts(end_s: float, min_step_s: float, max_step_s: float) -> list[Cut
 
 
 def _in_speech(time_s: float, lines: Sequence[tuple[float, float]]) -> bool:
-    return any(start < time_s < end for start, end in lines)
+    """Whether a time lies within one of the lines, which are in order and apart."""
+    i = bisect_left(lines, (time_s,)) - 1
+    return i >= 0 and lines[i][0] < time_s < lines[i][1]
 
 
 def _grid(end_s: float, lines: Sequence[tuple[float, float]]) -> list[Cut]:
@@ -148,14 +160,15 @@ def _grid(end_s: float, lines: Sequence[tuple[float, float]]) -> list[Cut]:
 def _pauses(subtitles: Sequence[Subtitle], shots: Sequence[float]) -> list[Cut]:
     """A cut in each pause: where the shot changes in it, else in its middle. Gain: log2 of its length over the usual one."""
     spoken = sorted(subtitles, key=lambda s: s.start_s)
-    gaps = [(a.end_s, b.start_s, a.text.strip().endswith(tuple(SENTENCE_END))) for a, b in pairwise(spoken) if b.start_s > a.end_s]
-    usual = float(np.median([b - a for a, b, _ in gaps])) if gaps else 1.0
+    gaps = [(a, a.end_s, b.start_s) for a, b in pairwise(spoken) if b.start_s > a.end_s]
+    usual_s = float(np.median([end - start for _, start, end in gaps])) if gaps else 1.0
     cuts = []
-    for start, end, sentence in gaps:
+    for line, start, end in gaps:
+        gain = float(np.clip(np.log2((end - start) / usual_s), -1, 1.5))
+        gain += SENTENCE_WEIGHT * line.text.strip().endswith(tuple(SENTENCE_END))
+        gain -= FRAGMENT_COST * (line.end_s - line.start_s < FRAGMENT_S)
         near = [t for t in shots if start - NEAR_S <= t <= end + NEAR_S]
-        gain = float(np.clip(np.log2((end - start) / usual), -1, 1.5)) + SENTENCE_WEIGHT * sentence + SHOT_WEIGHT * bool(near)
-        within = [t for t in near if start <= t <= end] or [(start + end) / 2]
-        cuts += [Cut(round(t, 3), gain) for t in within]
+        cuts += [Cut(round(t, 3), gain + SHOT_WEIGHT * bool(near)) for t in near or [(start + end) / 2]]
     return cuts
 
 
@@ -164,31 +177,24 @@ def _lone_shots(lines: Sequence[tuple[float, float]], shots: Sequence[float]) ->
     return [Cut(round(t, 3), SHOT_WEIGHT) for t in shots if not _in_speech(t, lines)]
 
 
-def _best_edges(end_s: float, cuts: Sequence[Cut], lines: Sequence[tuple[float, float]], min_step_s: float,
-                max_step_s: float) -> list[float]:
+def _best_edges(end_s: float, cuts: Sequence[Cut], min_step_s: float, max_step_s: float) -> list[float]:
     """Edges 0 < ... < end_s of the steps with the greatest sum of gains less costs, each step within the bounds."""
     gains = {0.0: 0.0, end_s: 0.0}
     for cut in cuts:
         gains[cut.time_s] = max(cut.gain, gains.get(cut.time_s, -np.inf))
     times = np.array(sorted(gains))
-    spoken_s = sum((np.clip(times - a, 0, b - a) for a, b in lines), np.zeros(len(times)))
     best, previous = np.full(len(times), -np.inf), np.zeros(len(times), int)
-    best[0] = 0.0
-    shortest = min(min_step_s, end_s)
+    best[0], shortest_s = 0.0, min(min_step_s, end_s)
     for j in range(1, len(times)):
-        i = np.arange(*np.searchsorted(times, [times[j] - max_step_s - 1e-6, times[j] - shortest + 1e-6]))
+        first, stop = np.searchsorted(times, [times[j] - max_step_s - 1e-3, times[j] - shortest_s + 1e-3])
+        i = np.arange(first, min(stop, j))
         if len(i):
-            value = best[i] - _step_cost(times[j] - times[i], spoken_s[j] - spoken_s[i]) + gains[times[j]]
+            value = best[i] - LENGTH_COST * np.log((times[j] - times[i]) / TYPICAL_STEP_S) ** 2 + gains[times[j]]
             best[j], previous[j] = value.max(), i[value.argmax()]
     edges = [len(times) - 1]
     while edges[-1]:
         edges.append(int(previous[edges[-1]]))
     return [float(times[e]) for e in reversed(edges)]
-
-
-def _step_cost(length_s: np.ndarray, spoken_s: np.ndarray) -> np.ndarray:
-    hardly_spoken = (spoken_s > 0) & (spoken_s < SHORT_SPEECH_S)
-    return LENGTH_COST * np.log(length_s / TYPICAL_STEP_S) ** 2 + SHORT_SPEECH_COST * hardly_spoken
 
 
 def _step(number: int, start_s: float, end_s: float, subtitles: Sequence[Subtitle], last: bool) -> RawStep:

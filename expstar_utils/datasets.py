@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -60,14 +60,18 @@ def case_from_pair(pair: Pair, experiment: str, case_id: str, language: Language
     spoken = "text_en" if language == "en" else "text"
     def notes(kind: str) -> list[str]:
         texts = [getattr(a, f"{kind}_{language}") for a in pair.annotations]
-        return [line for text in texts if text for line in text.splitlines()]
+        return _lines(text for text in texts if text)
     virtual = pair.clip_video_path == pair.original_video
     clip = VirtualClip(video=pair.original_video, start=parse_time(pair.clip_start), end=parse_time(pair.clip_end))
     return Case.model_validate({
         "id": case_id, "experiment": experiment, "subject": pair.subject, "title": getattr(pair, f"title_{language}"),
         "step_number": pair.step_number, "clip": clip.model_dump() if virtual else pair.clip_video_path,
-        "summary": getattr(pair, f"step_{language}"), "narration": [getattr(a, spoken) for a in pair.annotations],
+        "summary": getattr(pair, f"step_{language}"), "narration": _lines(getattr(a, spoken) for a in pair.annotations),
         "principle": notes("principle"), "safety": notes("safety"), "split": split})
+
+
+def _lines(texts: Iterable[str]) -> list[str]:
+    return [line for text in texts for line in text.splitlines() if line.strip()]
 
 
 def _natural(path: Path) -> list:
@@ -138,13 +142,15 @@ def filled_samples(case: Case, previous: Sequence[str], prompts: Prompts, found:
     """ExpStar rows of a case with the passages that retrieval found: one row a passage, best first.
 
     Args:
-        found: graded documents; None leaves the placeholder row.
+        found: graded documents; None leaves the placeholder row, no documents give one row that says so.
         max_relevant, max_irrelevant: at most so many rows of each; None takes all (published), `max_irrelevant=1` is
             the published `less`.
         joint: with two or more relevant passages, the first row shows the best two together.
     """
     if not case.needs_retrieval or found is None:
         return [expstar_sample(case, previous, prompts)]
+    if not found.documents:
+        return [expstar_sample(case, previous, prompts, [], relevant=False)]
     good = [d for d in found.documents if (d.relevant or 1) >= RELEVANT_GRADE]
     bad = [d for d in found.documents if (d.relevant or 1) < RELEVANT_GRADE]
     shown = [[d] for d in good]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from expstar_utils.prompts import parse
 from expstar_utils.records import Prediction, VirtualClip, format_time
 
 LINE_CHARACTERS = 42
+NOT_TAGS = str.maketrans("{}<>\\", "()＜＞/")  # players would swallow what stands between them
 
 
 def document(title: str, video: str, cases: Sequence[Case], predictions: Sequence[Prediction]) -> dict:
@@ -41,25 +43,27 @@ def markdown(doc: dict) -> str:
         parts += [f"\n{_plain(line)}\n" for line in step["narration"]]
         parts += [f"\n> **Principle.** {_plain(line)}\n" for line in step["principle"]]
         parts += [f"\n> **Safety.** {_plain(line)}\n" for line in step["safety"]]
-        used = [f"{_plain(p['title'])} ({p['id']}, relevance {p['relevance']:.2f})" for p in step["passages"] if p["used"]]
+        used = [f"{_plain(p['title'])} ({_plain(p['id'])}, relevance {p['relevance']:.2f})"
+                for p in step["passages"] if p["used"]]
         parts.append(f"\nSources: {'; '.join(used)}\n" if used else "")
     return "".join(parts)
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|" else c for c in text)
+    """Text of one line that Markdown shows as it is."""
+    text = re.sub(r"[\\`*_{}\[\]<>#|~&$]", r"\\\g<0>", " ".join(text.split()))
+    return re.sub(r"^([-+=]|\d+(?=[.)]))", lambda m: f"{m[0]}\\" if m[0].isdigit() else f"\\{m[0]}", text)
 
 
 def subtitles(doc: dict) -> pysubs2.SSAFile:
-    """Subtitles: the notes of a step share its time in proportion to their length."""
+    """Subtitles: the notes of a step share its time in proportion to their length; nothing in them is a tag."""
     file = pysubs2.SSAFile()
     for step in doc["steps"]:
         notes = [*step["narration"], *(f"Principle: {x}" for x in step["principle"]), *(f"Safety: {x}" for x in step["safety"])]
         at_s, whole = step["start_s"], sum(map(len, notes)) or 1
         for note in notes:
             end_s = at_s + (step["end_s"] - step["start_s"]) * len(note) / whole
-            text = r"\N".join(textwrap.wrap(note.replace("{", "(").replace("}", ")").replace("\\", "/"), LINE_CHARACTERS))
+            text = r"\N".join(textwrap.wrap(note.translate(NOT_TAGS), LINE_CHARACTERS))
             file.append(pysubs2.SSAEvent(start=round(at_s * 1000), end=round(end_s * 1000), text=text))
             at_s = end_s
     return file

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import ValidationError
 
@@ -35,10 +35,11 @@ def write_text(path: Path, text: str) -> Path:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
         raise ExpStarError(f"{path}: cannot be written ({error.strerror}); free space or choose another run_dir, "
                            "what was there before is unchanged") from error
+    finally:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
     return path
 
 
@@ -59,18 +60,33 @@ def write_jsonl(path: Path, rows: Iterable[Record | dict]) -> Path:
 
 
 def append_jsonl(path: Path, row: Record | dict) -> None:
-    """Append one whole line; a torn last line of a killed writer is dropped first."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size:
-            file.seek(size - 1)
-            if file.read(1) != b"\n":
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(dump_line(row).encode("utf8") + b"\n")
-        file.flush()
+    """Append one whole line; a torn last line of a killed writer is dropped first.
+
+    Raises:
+        ExpStarError: the disk is full or the file cannot be written; the lines before are untouched.
+    """
+    path, line = Path(path), dump_line(row).encode("utf8") + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab+") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+            if file.read(1) not in (b"", b"\n"):
+                _mend_last_line(file)
+            file.write(line)
+    except OSError as error:
+        raise ExpStarError(f"{path}: cannot be appended to ({error.strerror}); free space or choose another run_dir, "
+                           "the lines before are unchanged") from error
+
+
+def _mend_last_line(file: BinaryIO) -> None:
+    """End a last line that lacks only its line end (`read_jsonl` takes it as a row); drop a torn one."""
+    file.seek(0)
+    last = file.read().rpartition(b"\n")[2]
+    try:
+        json.loads(last)
+        file.write(b"\n")
+    except ValueError:
+        file.truncate(file.tell() - len(last))
 
 
 def read_json(path: Path) -> Any:
@@ -83,6 +99,8 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ExpStarError(f"{path}: no such file; run the notebook that writes it first") from None
+    except OSError as error:
+        raise ExpStarError(f"{path}: cannot be read ({error.strerror}), expected a JSON file; check the path") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ExpStarError(f"{path}: found text that is not JSON ({error}), expected one JSON value") from None
 
@@ -102,18 +120,20 @@ def read_jsonl(path: Path, kind: type[R]) -> Iterator[R]:
         ExpStarError: names file, line and field of the first bad line.
     """
     try:
-        file = open(path, encoding="utf-8-sig")  # noqa: SIM115  (closed below; opening fails before the first row)
+        file = open(path, "rb")  # noqa: SIM115  (closed below; opening fails before the first row)
     except FileNotFoundError:
         raise ExpStarError(f"{path}: no such file; run the notebook that writes it first") from None
+    except OSError as error:
+        raise ExpStarError(f"{path}: cannot be read ({error.strerror}), expected a JSONL file; check the path") from None
     with file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                yield kind.model_validate(json.loads(line))
-            except json.JSONDecodeError as error:
-                if not line.endswith("\n"):
-                    return
+                yield kind.model_validate(json.loads(line.decode("utf-8-sig")))
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                if not line.endswith(b"\n"):
+                    return  # torn, perhaps inside a character
                 raise ExpStarError(f"{path}, line {number}: found text that is not JSON ({error})") from None
             except ValidationError as error:
                 raise ExpStarError(f"{path}, line {number}: {describe(error)}") from None
@@ -123,7 +143,7 @@ def describe(error: ValidationError) -> str:
     """First fault of a pydantic error as `field is X, expected Y`."""
     fault = error.errors()[0]
     field = ".".join(str(part) for part in fault["loc"]) or "value"
-    found = repr(fault["input"])
+    found = "missing" if fault["type"] == "missing" else repr(fault["input"])
     return f"{field} is {found[:80]}, expected: {fault['msg'].removeprefix('Value error, ')}"
 
 
@@ -134,7 +154,10 @@ def inside(root: Path, path: str | Path) -> Path:
         ExpStarError: the path points outside the data set.
     """
     root = Path(root).resolve()
-    full = (root / path).resolve()
+    try:
+        full = (root / path).resolve()
+    except (ValueError, RuntimeError) as error:  # a NUL in the name, links that go round
+        raise ExpStarError(f"{str(path)!r}: not a usable path ({error}), expected one inside the data set; correct it") from None
     if not full.is_relative_to(root):
         raise ExpStarError(f"{path}: found a path outside {root}, expected one inside the data set; correct it")
     return full

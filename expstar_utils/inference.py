@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -183,8 +183,7 @@ class Commentator:
             "passage_ids": [p.id for p in step.passages], "relevant_ids": [p.id for p in relevant],
             "passage_titles": [p.title for p in step.passages],
             "relevance": [round(float(p), 4) for p in step.relevance], "retrieval_prob": round(step.prob, 4),
-            "frame_times_s": np.round(step.frames.times_s, 3).tolist(), "history": self.settings.history,
-            "knowledge": self.settings.knowledge, "blank": self.settings.blank,
+            "frame_times_s": np.round(step.frames.times_s, 3).tolist(), "settings": asdict(self.settings),
         }
         return Prediction.model_validate({
             "id": step.case.id, "response": step.narration + step.answer, "evaluation_data": data,
@@ -198,7 +197,7 @@ def infer(commentator: Commentator, cases: Sequence[Case], root: Path, out: Path
     Steps of one experiment follow each other (their history is fed forward); `batch` experiments go side by side.
 
     Raises:
-        ExpStarError: `out` holds predictions made with another history, knowledge or blanking.
+        ExpStarError: `out` holds predictions made with other settings.
     """
     done = {p.id: p for p in read_jsonl(out, Prediction)} if out.is_file() else {}
     _same_settings(done, commentator.settings, out)
@@ -225,8 +224,9 @@ def _history(steps: Sequence[Case], index: int, done: dict[str, Prediction], set
 
 
 def _same_settings(done: dict[str, Prediction], settings: Settings, out: Path) -> None:
-    wanted: dict[str, Any] = {"history": settings.history, "knowledge": settings.knowledge, "blank": settings.blank}
+    wanted = asdict(settings)
     for prediction in done.values():
-        found = {key: prediction.evaluation_data.get(key) for key in wanted}
-        if found != wanted:
-            raise ExpStarError(f"{out}: holds predictions made with {found}, expected {wanted}; give another file name")
+        found = prediction.evaluation_data.get("settings", {})
+        if wrong := [key for key in wanted if found.get(key) != wanted[key]]:
+            raise ExpStarError(f"{out}: holds predictions made with {wrong[0]}={found.get(wrong[0])!r}, expected "
+                               f"{wrong[0]}={wanted[wrong[0]]!r}; give another run_dir, or remove the file to start again")

@@ -45,10 +45,12 @@ def hazard_card(cas: str, name: str | None = None) -> Passage:
     """
     from chemicals import identifiers, safety
     try:
+        if not identifiers.check_CAS(cas):  # the search takes names and formulas too
+            raise ValueError(cas)
         found = identifiers.search_chemical(cas)
     except ValueError:
         raise ExpStarError(f"CAS number {cas!r} is not known to the `chemicals` package; check it") from None
-    name = name or found.common_name
+    name = name or next(n for n in (found.common_name, found.iupac_name, found.formula) if n and n != cas)
     sentences = [f"Hazard card for {name} (CAS {cas}, formula {found.formula})."]
     sentences += _fire(cas, safety) + _health(cas, found.MW, safety)
     if len(sentences) == 1:
@@ -76,8 +78,8 @@ def _health(cas: str, molar_mass: float, safety) -> list[str]:
     said = []
     if limit := safety.TWA(cas):
         value, unit = limit
-        mg = value * molar_mass / 24.45 if unit == "ppm" else value
-        said.append(f"The exposure limit for an eight-hour day is {mg:.2g} mg/m³ ({safety.TWA_methods(cas)[0]}): do not breathe "
+        mg = float(f"{value * molar_mass / 24.45 if unit == 'ppm' else value:.2g}")
+        said.append(f"The exposure limit for an eight-hour day is {mg:g} mg/m³ ({safety.TWA_methods(cas)[0]}): do not breathe "
                     "it, work in a fume cupboard or with good ventilation.")
     if safety.Skin(cas):
         said.append("It is taken up through the skin: wear gloves.")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from expstar_utils.files import inside
 from expstar_utils.records import ExpStarError, VirtualClip
@@ -64,10 +66,15 @@ def _open(path: Path) -> Iterator[av.container.InputContainer]:
         raise ExpStarError(f"{path}: found something that is not a readable video ({_reason(error)}), expected mp4, mkv, "
                            "webm, mov or avi; convert it, or copy it again if it was cut short") from None
     with container:
-        if container.format.name in PICTURE_FORMATS or not container.streams.video:
-            found = "a picture" if container.streams.video else "a file without pictures in it"
+        if container.format.name in PICTURE_FORMATS or not _video(container):
+            found = "a picture" if _video(container) else "a file without pictures in it"
             raise ExpStarError(f"{path}: found {found}, expected a video; give the video file itself")
         yield container
+
+
+def _video(container: av.container.InputContainer) -> av.VideoStream | None:
+    """First stream of moving pictures; the cover of a sound file is none."""
+    return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
 
 
 def _reason(error: Exception) -> str:
@@ -75,13 +82,20 @@ def _reason(error: Exception) -> str:
 
 
 def probe(path: Path) -> VideoInfo:
-    """What a video holds.
+    """What a video holds; a file is looked at once as long as it does not change.
 
     Raises:
         ExpStarError: missing, empty, cut short, without frames, or not a video.
     """
+    path = Path(path)
+    state = path.stat() if path.is_file() else None
+    return _probe(path, state and state.st_mtime_ns, state and state.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _probe(path: Path, mtime_ns: int | None, size_bytes: int | None) -> VideoInfo:
     with _open(path) as container:
-        stream = container.streams.video[0]
+        stream = _video(container)
         fps = float(stream.average_rate or stream.guessed_rate or 25)
         try:
             first = next(container.decode(stream), None)
@@ -90,8 +104,35 @@ def probe(path: Path) -> VideoInfo:
                                "again") from None
         if first is None:
             raise ExpStarError(f"{path}: found a video with no frames, expected at least one; copy or record it again")
-        duration = float(stream.duration * stream.time_base) if stream.duration else float(container.duration or 0) / av.time_base
+        duration = float(stream.duration * stream.time_base) if stream.duration else _last_end_s(path)
+        if stream.duration and not _end_is_there(container, stream):
+            raise ExpStarError(f"{path}: the end of the video is missing, expected all of its {duration:.1f} s; copy or "
+                               "download it again")
         return VideoInfo(Path(path), max(duration, 1 / fps), fps, first.width, first.height, bool(container.streams.audio))
+
+
+def _end_is_there(container: av.container.InputContainer, stream: av.VideoStream) -> bool:
+    """Whether packets reach into the last tenth of the length that the file names (a cut copy has an index, no data)."""
+    wanted = (stream.start_time or 0) + int(0.9 * stream.duration)
+    try:
+        container.seek(wanted, stream=stream)
+        return any(p.size and p.pts is not None and p.pts + (p.duration or 0) >= wanted for p in container.demux(stream))
+    except av.FFmpegError:
+        return False
+
+
+def _last_end_s(path: Path) -> float:
+    """Seconds from a file's first frame to the end of its last one; for files that name no length for their pictures.
+
+    Matroska's own length counts from time zero, not from the first frame; a browser's recording names none.
+    """
+    with _open(path) as container:
+        stream = _video(container)
+        origin = stream.start_time or 0
+        with suppress(av.FFmpegError):  # cannot be sought: read through
+            container.seek(origin + int(1e6 / stream.time_base), stream=stream, backward=True)
+        ends = [packet.pts + (packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None]
+        return float((max(ends, default=origin) - origin) * stream.time_base)
 
 
 def sample_times(start_s: float, end_s: float, fps: float, max_frames: int) -> np.ndarray:
@@ -117,7 +158,7 @@ def sample_frames(path: Path, start_s: float = 0.0, end_s: float | None = None, 
     """
     info = probe(path)
     end_s = info.duration_s if end_s is None else min(end_s, info.duration_s + 1.0)
-    if not 0 <= start_s < end_s:
+    if not 0 <= start_s < min(end_s, info.duration_s):
         raise ExpStarError(f"{path}: found a clip from {start_s:g} to {end_s:g} s in a video of {info.duration_s:.2f} s, "
                            "expected a start before the end and inside the video; correct the times")
     wanted = sample_times(start_s, end_s, fps, max_frames)
@@ -145,13 +186,24 @@ def _last_at_or_before(path: Path, start_s: float, wanted: np.ndarray) -> list[t
 
 def _decode_from(path: Path, start_s: float) -> Iterator[tuple[float, av.VideoFrame]]:
     """(seconds from the file's first frame, frame) from the key frame before `start_s`; damaged tails end it quietly."""
+    for seek_s in dict.fromkeys((start_s, max(start_s - 10, 0), 0)):
+        frames = _decode_at(path, seek_s)
+        first = next(frames, None)
+        if first and first[0] <= start_s + 1e-6:
+            break  # else a transport stream, sought by bytes, that landed too late
+    if first:
+        yield first
+        yield from frames
+
+
+def _decode_at(path: Path, seek_s: float) -> Iterator[tuple[float, av.VideoFrame]]:
     with _open(path) as container:
-        stream = container.streams.video[0]
+        stream = _video(container)
         stream.thread_type = "AUTO"
         origin = stream.start_time or 0
-        if start_s > 0:
-            container.seek(origin + int(start_s / stream.time_base), stream=stream, backward=True)
         try:
+            if seek_s > 0:
+                container.seek(origin + int(seek_s / stream.time_base), stream=stream, backward=True)
             for frame in container.decode(stream):
                 if frame.pts is not None:
                     yield float((frame.pts - origin) * stream.time_base), frame

@@ -23,12 +23,12 @@ def load_truth(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
 def normalize(text: str) -> str:
     """Lower case, one blank between words, subscripts as digits, no blank around equation signs."""
     text = text.lower().translate(str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789"))
-    return re.sub(r"\s+", " ", text).strip()
+    return re.sub(r"(?<=[\w)\]↑↓]) ?([→=+⇌]) ?(?=[\w(\[])", r"\1", re.sub(r"\s+", " ", text)).strip()
 
 
 def says(text: str, phrase: str) -> bool:
-    """Whether a phrase stands in a text as whole words ("ethane" does not stand in "methane")."""
-    return re.search(rf"(?<![\w]){re.escape(normalize(phrase))}(?![\w])", normalize(text)) is not None
+    """Whether a phrase stands in a text as whole words and numbers (no "ethane" in "methane", no "5 g" in "2.5 g")."""
+    return re.search(rf"(?<!\w)(?<!\d[.,]){re.escape(normalize(phrase))}(?!\w)(?![.,]\d)", normalize(text)) is not None
 
 
 def fact_right(fact: dict[str, Any], prediction: Prediction) -> bool:

@@ -64,7 +64,7 @@ def quirks(model: PreTrainedModel, processor: ProcessorMixin) -> Quirks:
 
 
 def load(base: str, adapter: Path | None = None, dtype: torch.dtype = torch.float32, revision: str | None = None,
-         tower: Path | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
+         tower: Path | None = None, merge: bool = True) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model and processor of `base`, with a PEFT adapter on top when one is given.
 
     Args:
@@ -72,15 +72,19 @@ def load(base: str, adapter: Path | None = None, dtype: torch.dtype = torch.floa
         adapter: folder with a PEFT adapter made for that base.
         dtype: of the weights.
         tower: the vision tower to assemble ExpStar-Tiny with; None takes the shipped one.
+        merge: fold the adapter into the weights (to generate); False keeps it apart (to train it further).
 
     Raises:
         ExpStarError: no weights found (says what would help), or the adapter was made for another base.
     """
     folder = assembled_tiny(tower) if base == TINY else weights.find(base, revision)
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
     processor = AutoProcessor.from_pretrained(folder)
-    if adapter is not None:
-        model = attach_adapter(model, Path(adapter), base)
+    if adapter is None:
+        return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval(), processor
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32 if merge else dtype)
+    model = attach_adapter(model, Path(adapter), base)
+    if merge:  # in float32, then rounded once: half the multiplications of an adapter kept apart
+        model = model.merge_and_unload().to(dtype)
     return model.eval(), processor
 
 

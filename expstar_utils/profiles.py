@@ -38,12 +38,13 @@ class Profile(BaseModel):
     lora_alpha: int = Field(ge=1)
     lora_target: str
     train_whole: list[str] = []
-    max_relevant: int | None = None
-    max_irrelevant: int | None = None
+    max_relevant: int | None = Field(None, ge=0)
+    max_irrelevant: int | None = Field(None, ge=0)
     joint: bool = False
     history: Literal["summary", "narration"] = "summary"
-    text_weight: float = 0.3
-    video_weight: float = 0.7
+    text_weight: float = Field(0.3, ge=0)
+    video_weight: float = Field(0.7, ge=0)
+    lexical_weight: float = Field(0.0, ge=0, le=1)
     passages: int = Field(8, ge=1)
     max_new_tokens: int = Field(ge=1)
 
@@ -61,8 +62,13 @@ def load_profile(name: str, **overrides: Any) -> Profile:
     if not path.is_file():
         known = sorted(p.stem for p in FOLDER.glob("*.yaml"))
         raise ExpStarError(f"profile {name!r} was not found, expected one of {known} or the path of a YAML file")
-    values = yaml.safe_load(path.read_text(encoding="utf8")) | {k: v for k, v in overrides.items() if v is not None}
     try:
-        return Profile.model_validate(values)
+        values = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ExpStarError(f"profile {path}: found text that is not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise ExpStarError(f"profile {path}: found no settings, expected a YAML mapping like those in {FOLDER}")
+    try:
+        return Profile.model_validate(values | {k: v for k, v in overrides.items() if v is not None})
     except ValidationError as error:
         raise ExpStarError(f"profile {path.name}: {describe(error)}") from None

@@ -46,8 +46,8 @@ def commentator(setting: Profile, seed: int = 42) -> inference.Commentator:
     torch.manual_seed(seed)
     adapter = models.SHIPPED / "adapter" if setting.base == models.TINY else None
     model, processor = models.load(setting.base, adapter, getattr(torch, setting.dtype))
-    retriever = retrieval.make_retriever(retrieval.load_tower(), retrieval.Index(load_knowledge()), setting.text_weight,
-                                         setting.video_weight)
+    retriever = retrieval.make_retriever(retrieval.load_tower(), retrieval.Index.cached(load_knowledge()),
+                                         setting.text_weight, setting.video_weight, setting.lexical_weight)
     how = inference.Settings(passages=setting.passages, max_new_tokens=setting.max_new_tokens, seed=seed)
     return inference.Commentator(model, processor, load_prompts(), retriever, how)
 
@@ -59,7 +59,7 @@ def comment_video(writer: inference.Commentator, info: media.VideoInfo, title: s
     Args:
         subject: subject key for the prompt; empty guesses it from the title.
     """
-    subject = subject or retrieval.guess_subject(retrieval.Index(load_knowledge()), title)
+    subject = subject or retrieval.guess_subject(retrieval.Index.cached(load_knowledge()), title)
     cases, predictions, previous = [], [], []
     for step in steps:
         clip = VirtualClip(video=str(info.path), start=step.start_s, end=step.end_s)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, field_validator, model_serializer, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, model_serializer, model_validator
 
 DISCIPLINES = {
     "Science": ("chemistry", "electromagnetics", "thermodynamics", "dynamics", "biology", "ecology", "optics"),
@@ -51,6 +51,14 @@ def format_time(seconds: float) -> str:
     return clock if ms % 1000 == 0 else f"{clock}.{ms % 1000:03d}"
 
 
+def _checked_time(value: str | int | float) -> str | int | float:
+    parse_time(value)
+    return value
+
+
+Time = Annotated[str | int | float, AfterValidator(_checked_time)]  # kept as it was written: 5 stays 5
+
+
 class Record(BaseModel):
     """A row of a file: keeps unknown keys and the order of keys, so that reading and writing changes nothing."""
 
@@ -76,14 +84,8 @@ class Record(BaseModel):
 
 
 class _Timed(Record):
-    startTime: str | float
-    endTime: str | float
-
-    @field_validator("startTime", "endTime")
-    @classmethod
-    def _is_time(cls, value: str | float) -> str | float:
-        parse_time(value)
-        return value
+    startTime: Time
+    endTime: Time
 
     @property
     def start_s(self) -> float:
@@ -138,8 +140,8 @@ class Pair(Record):
     title_zh: str = ""
     title_en: str = ""
     original_video: str
-    clip_start: str | float
-    clip_end: str | float
+    clip_start: Time
+    clip_end: Time
     step_zh: str = ""
     step_en: str = ""
     step_number: int
@@ -152,8 +154,8 @@ class VirtualClip(Record):
     """A stretch of a video file that nobody cut out: seconds from `start` to `end`."""
 
     video: str
-    start: float
-    end: float
+    start: int | float
+    end: int | float
 
 
 class Message(Record):

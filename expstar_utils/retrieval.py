@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import bm25s
 import faiss
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from expstar_utils.records import ExpStarError, Passage, RetrievalResult
 
 TEXT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 DIMENSIONS = 384
+RANK_OFFSET = 10
 
 
 @lru_cache(maxsize=2)
@@ -101,6 +104,16 @@ def fuse(text: np.ndarray, video: np.ndarray | None, text_weight: float = 0.3, v
     return (mixed / np.linalg.norm(mixed, axis=-1, keepdims=True)).astype(np.float32)
 
 
+def _words(texts: Sequence[str]) -> list[list[str]]:
+    return bm25s.tokenize(list(texts), stopwords=None, show_progress=False, return_ids=False)
+
+
+def content_hash(passages: Sequence[Passage]) -> str:
+    """sha256 of ids, titles and texts: says which knowledge base a frozen result came from."""
+    content = "\x00".join(f"{p.id}\x01{p.title}\x01{p.text}" for p in passages)
+    return hashlib.sha256(f"{TEXT_ENCODER}\x00{content}".encode()).hexdigest()
+
+
 class Index:
     """Exact inner-product search over passages.
 
@@ -114,30 +127,60 @@ class Index:
         self.vectors = encode_texts([f"{p.title}. {p.text}" for p in passages]) if vectors is None else vectors
         self._flat = faiss.IndexFlatIP(DIMENSIONS)
         self._flat.add(np.ascontiguousarray(self.vectors, np.float32))
+        self._lexical = bm25s.BM25()
+        self._lexical.index(_words([f"{p.title}. {p.text}" for p in passages]), show_progress=False)
+
+    @classmethod
+    def cached(cls, passages: Sequence[Passage]) -> Index:
+        """Index over passages whose vectors are kept in the cache folder by content: encoded once a machine."""
+        digest = content_hash(passages)[:16]
+        path = weights.cache_folder() / f"index-{digest}.npy"
+        if path.is_file():
+            return cls(passages, np.load(path, allow_pickle=False))
+        index = cls(passages)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}.part")
+        with open(unfinished, "wb") as file:
+            np.save(file, index.vectors)
+        os.replace(unfinished, path)
+        return index
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores float [n, k] and passage positions int [n, k], best first; k is capped at the number of passages."""
         return self._flat.search(np.ascontiguousarray(queries, np.float32), min(k, len(self.passages)))
+
+    def hybrid(self, texts: Sequence[str], queries: np.ndarray, k: int, lexical_weight: float = 0.8) -> np.ndarray:
+        """Passage positions int [n, k], best first, by weighted reciprocal-rank fusion of BM25 and vector search.
+
+        Sister passages differ in a word or two that vectors hardly tell apart; BM25 sees the words, vectors the picture.
+
+        Args:
+            texts: the queries in words. queries: the same as vectors, float [n, 384].
+            lexical_weight: of BM25, 0-1; the vectors have the rest. Source of the fusion: Cormack et al., SIGIR 2009.
+        """
+        k, everything = min(k, len(self.passages)), len(self.passages)
+        _, by_vector = self.search(queries, everything)
+        fused = np.zeros((len(texts), everything))
+        for i, words in enumerate(_words(texts)):
+            by_words = np.argsort(-self._lexical.get_scores(words), kind="stable")
+            fused[i, by_words] += lexical_weight / (RANK_OFFSET + np.arange(everything))
+            fused[i, by_vector[i]] += (1 - lexical_weight) / (RANK_OFFSET + np.arange(everything))
+        return np.argsort(-fused, axis=1, kind="stable")[:, :k]
 
     def without(self, ids: set[str]) -> Index:
         """The same index without some passages (those held out from training)."""
         keep = [i for i, p in enumerate(self.passages) if p.id not in ids]
         return Index([self.passages[i] for i in keep], self.vectors[keep])
 
-    def content_hash(self) -> str:
-        """sha256 of ids and texts: says which knowledge base a frozen result came from."""
-        return hashlib.sha256("\x00".join(f"{p.id}\x01{p.text}" for p in self.passages).encode()).hexdigest()
 
-
-def retrieve(index: Index, query_ids: Sequence[str], queries: Sequence[str], clips: Sequence, vectors: np.ndarray, k: int,
+def retrieve(index: Index, query_ids: Sequence[str], queries: Sequence[str], clips: Sequence, places: np.ndarray,
              grades: Sequence[dict[str, int]] | None = None) -> list[RetrievalResult]:
-    """The k best passages for every query, in the published retrieval format.
+    """What was found for every query, in the published retrieval format.
 
     Args:
-        vectors: float [n, 384], one for each query. clips: path or virtual clip of each query.
+        clips: path or virtual clip of each query. places: positions of the passages found, int [n, k], best first.
         grades: for each query passage id -> relevance 1-5; ids that are not there get 1; None leaves documents ungraded.
     """
-    _, places = index.search(vectors, k)
     results = []
     for i, row in enumerate(places):
         documents = [index.passages[j].to_dict() for j in row]
@@ -149,8 +192,8 @@ def retrieve(index: Index, query_ids: Sequence[str], queries: Sequence[str], cli
     return results
 
 
-def make_retriever(tower: Tower | None, index: Index, text_weight: float, video_weight: float):
-    """Function (text query, frames, k) -> passages, best first: the query is text and clip fused, or text alone.
+def make_retriever(tower: Tower | None, index: Index, text_weight: float, video_weight: float, lexical_weight: float):
+    """Function (text query, frames, k) -> passages, best first: words, and the vectors of text and clip together.
 
     Args:
         tower: video encoder; None leaves the clip out of the query.
@@ -158,7 +201,7 @@ def make_retriever(tower: Tower | None, index: Index, text_weight: float, video_
     def find(query: str, frames, k: int) -> list[Passage]:
         text = encode_texts([query])
         video = encode_clips(tower, [frames.pixels]) if tower is not None else None
-        _, places = index.search(fuse(text, video, text_weight, video_weight), k)
+        places = index.hybrid([query], fuse(text, video, text_weight, video_weight), k, lexical_weight)
         return [index.passages[i] for i in places[0]]
     return find
 

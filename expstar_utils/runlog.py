@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
 import subprocess
 import time
@@ -15,6 +16,12 @@ from expstar_utils.files import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "faiss-cpu", "sentence-transformers", "av", "numpy")
+
+
+def at_root() -> Path:
+    """Work in the repository's root, where the notebooks' paths begin, wherever the kernel was started."""
+    os.chdir(ROOT)
+    return ROOT
 
 
 def git_sha() -> str:

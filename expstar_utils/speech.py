@@ -29,7 +29,8 @@ GLOSSARY = {
     "zh": ("试管", "烧杯", "锥形瓶", "导管", "活塞", "储气瓶", "酒精灯", "火柴", "火焰", "澄清石灰水", "浑浊", "溶液", "沉淀",
            "滴管", "滑动变阻器", "电流表", "电压表", "线圈", "显微镜", "盖玻片"),
     "en": ("test tube", "beaker", "flask", "tubing", "stopcock", "gas holder", "burner", "match", "flame", "limewater",
-           "cloudy", "solution", "precipitate", "pipette", "rheostat", "ammeter", "voltmeter", "coil", "microscope", "cover slip"),
+           "cloudy", "solution", "precipitate", "pipette", "rheostat", "ammeter", "voltmeter", "coil", "microscope",
+           "cover slip"),
 }
 _ALL_NAMES = {name for names in GLOSSARY.values() for name in names}
 OPENING = {"zh": "以下是普通话的实验讲解。", "en": "Commentary of a science experiment."}
@@ -44,6 +45,7 @@ CLAUSE_END = SENTENCE_END + "，,;；:：、"
 PAUSE_S = 0.45        # a silence that begins a new line
 CLAUSE_WIDTH = 24     # a line at least so wide may end at a comma; a Chinese character counts 2
 MAX_WIDTH = 84        # two rows of a subtitle
+ECHO_NAMES = 4        # a line of so many glossary names and nothing else is Whisper reading its prompt aloud
 MAX_WIDTH_PER_S = 40  # nobody speaks faster: such a line was made up over a silence
 
 
@@ -63,7 +65,7 @@ def transcribe(path: Path, title: str = "", glossary: Sequence[str] = (), langua
         `text_en` equals `text` for English and is empty otherwise. No audio track, or no speech: no subtitles.
 
     Raises:
-        ExpStarError: the file is not a readable video, or the weights cannot be had.
+        ExpStarError: the file is not a readable video, Whisper does not know the language, or the weights cannot be had.
     """
     info = probe(path)
     audio = _decode(path) if info.has_audio else np.zeros(0, np.float32)
@@ -71,7 +73,7 @@ def transcribe(path: Path, title: str = "", glossary: Sequence[str] = (), langua
     if not len(voiced):
         return AsrFile(subtitles=[])
     whisper = _load(model)
-    language = language or whisper.detect_language(voiced)[0]
+    language = _known(language, whisper) if language else whisper.detect_language(voiced)[0]
     words = _words(whisper, audio, language, prompt(title, glossary, language), progress)
     return AsrFile(subtitles=list(_subtitles(words, language, _delay_s(path))))
 
@@ -96,7 +98,7 @@ def is_made_up(text: str, duration_s: float = math.inf) -> bool:
         text: the line. duration_s: seconds it is said to last.
     """
     names = [part.strip().lower() for part in re.split(r"[,，、。.]\s*", text) if part.strip()]
-    echo = len(names) >= 3 and all(name in _ALL_NAMES for name in names)
+    echo = len(names) >= ECHO_NAMES and all(name in _ALL_NAMES for name in names)
     return bool(CREDITS.search(text)) or echo or _width(text) > MAX_WIDTH_PER_S * duration_s
 
 
@@ -113,15 +115,21 @@ def _converter():
 
 @lru_cache(maxsize=1)
 def _load(name: str) -> WhisperModel:
-    from ctranslate2 import set_random_seed
     from faster_whisper import WhisperModel
-    set_random_seed(0)  # Whisper samples when it is unsure of a passage: the same video gives the same lines
     folder = weights.find(name)
     try:
         return WhisperModel(str(folder), device="cpu", compute_type="int8")
     except (RuntimeError, ValueError) as error:
         raise ExpStarError(f"{folder}: found no faster-whisper model ({str(error).splitlines()[0]}), expected model.bin, "
                            "config.json and tokenizer.json; convert it with ct2-transformers-converter") from None
+
+
+def _known(language: str, whisper: WhisperModel) -> str:
+    """Whisper's code of a language: "zh-CN" is "zh"."""
+    code = language.strip().lower().split("-")[0]
+    if code not in whisper.supported_languages:
+        raise ExpStarError(f"language: found {language!r}, expected a code such as zh or en; leave it empty to have it detected")
+    return code
 
 
 def _decode(path: Path) -> np.ndarray:
@@ -149,6 +157,8 @@ def _voiced(audio: np.ndarray) -> np.ndarray:
 
 
 def _words(whisper: WhisperModel, audio: np.ndarray, language: str, initial_prompt: str, progress: bool) -> Iterator[Word]:
+    from ctranslate2 import set_random_seed
+    set_random_seed(0)  # Whisper samples where it is unsure: the same video gives the same lines
     segments, _ = whisper.transcribe(audio, language=language, initial_prompt=initial_prompt or None, vad_filter=True,
                                      word_timestamps=True)
     total = round(len(audio) / SAMPLE_RATE_HZ, 1)
@@ -164,11 +174,11 @@ def _subtitles(words: Iterable[Word], language: str, delay_s: float) -> Iterator
     for line in split_lines(list(words)):
         text = "".join(w.word for w in line).strip()
         text = simplified(text) if language in ("zh", "yue") else text
-        start_s, end_s = line[0].start, line[-1].end
-        if text.strip(CLAUSE_END + " ") and not is_made_up(text, end_s - start_s):
-            number += 1
-            yield Subtitle(id=number, startTime=format_time(max(start_s + delay_s, 0.0)), endTime=format_time(max(end_s + delay_s, 0.0)),
-                           text=text, text_en=text if language == "en" else "")
+        if not text.strip(CLAUSE_END + " ") or is_made_up(text, line[-1].end - line[0].start):
+            continue
+        number += 1
+        start, end = (format_time(max(t + delay_s, 0.0)) for t in (line[0].start, line[-1].end))
+        yield Subtitle(id=number, startTime=start, endTime=end, text=text, text_en=text if language == "en" else "")
 
 
 def split_lines(words: Sequence[Word]) -> list[list[Word]]:
@@ -191,3 +201,18 @@ def _line_ends(line: Sequence[Word], before: Word, word: Word) -> bool:
 
 def _width(text: str) -> int:
     return sum(2 if ord(c) >= 0x2E80 else 1 for c in text.strip())
+
+
+def word_error_rate(said: str, heard: str) -> float:
+    """Insertions, deletions and substitutions over the number of words said, without case and punctuation.
+
+    Returns:
+        float >= 0; each Chinese character counts as a word. Nothing said: the number of words heard.
+    """
+    reference, found = (re.findall(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+", text.lower()) for text in (said, heard))
+    row = list(range(len(found) + 1))
+    for i, word in enumerate(reference, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(found, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
+    return row[-1] / max(len(reference), 1)

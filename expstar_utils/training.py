@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from expstar_utils.encoding import IGNORED, Encoded, encode_dialogue, merge_extras, pad_right
-from expstar_utils.files import append_jsonl, write_json
+from expstar_utils.files import append_jsonl, write_json, write_jsonl
 from expstar_utils.media import Frames, clip_frames
 from expstar_utils.models import quirks
 from expstar_utils.profiles import Profile
@@ -61,11 +62,35 @@ class VideoCollator:
         return {"input_ids": ids, "attention_mask": mask, "labels": labels, **extras}
 
 
+class VideoSFTTrainer(SFTTrainer):
+    """TRL's trainer; on a CPU it scores the trained tokens alone, where TRL's fused head scores every position."""
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
+                     num_items_in_batch: torch.Tensor | None = None) -> Any:
+        """Mean negative log-likelihood of the trained tokens, nats."""
+        if return_outputs or self.accelerator.device.type != "cpu":
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        inner = self.accelerator.unwrap_model(model).get_base_model()
+        targets = inputs["labels"][:, 1:]
+        trained = targets != IGNORED
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
+            features = inner.model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False).last_hidden_state
+            logits = inner.lm_head(features[:, :-1][trained])
+        loss = torch.nn.functional.cross_entropy(logits.float(), targets[trained], reduction="sum")
+        return loss / (trained.sum() if num_items_in_batch is None else num_items_in_batch)
+
+
 class LossLog(TrainerCallback):
     """Appends `{step, loss, lr}` to a JSONL file while training runs."""
 
     def __init__(self, path: Path):
         self.path = path
+
+    def on_train_begin(self, args, state, control, **_: Any) -> None:
+        """Drop what a killed run logged after the checkpoint that training goes on from."""
+        if self.path.is_file():
+            lines = [json.loads(line) for line in self.path.read_text(encoding="utf8").splitlines() if line.endswith("}")]
+            write_jsonl(self.path, [line for line in lines if line["step"] <= state.global_step])
 
     def on_log(self, args, state, control, logs=None, **_: Any) -> None:
         if logs and "loss" in logs:
@@ -113,7 +138,7 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
         save_steps=profile.save_steps, save_total_limit=1, train_sampling_strategy="group_by_length", seed=seed,
         data_seed=seed, dataloader_pin_memory=False, max_grad_norm=1.0)
     model.name_or_path = base
-    trainer = SFTTrainer(model=model, args=args, train_dataset=dataset,
+    trainer = VideoSFTTrainer(model=model, args=args, train_dataset=dataset,
                          data_collator=collator, processing_class=processor, peft_config=lora(profile, model),
                          callbacks=[LossLog(folder / "log.jsonl")])
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))

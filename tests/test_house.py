@@ -24,6 +24,7 @@ MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__
            for p in sorted((ROOT / "expstar_utils").rglob("*.py"))}
 LAYERS = (  # bottom first; a module imports from its own layer or from those before it
     {"records"},
+    {"files"},
     {"media", "prompts", "profiles", "weights", "runlog"},
     {"mini", "pairs", "datasets", "encoding", "models", "miniatures", "knowledge", "retrieval", "decoding", "speech", "annotate"},
     {"tower_training", "training", "inference", "rewards", "metrics"},

@@ -162,7 +162,7 @@ def test_blank_frames_reach_model_and_retriever(smolvlm, root):
     [blank] = Commentator(*smolvlm, load_prompts(), retriever, Settings(**(vars(SHORT) | {"blank": True}))).comment([asked])
     assert {int(seen[0].min()), int(seen[0].max())} == {127}
     assert abs(logit(asked.prob) - logit(ask(smolvlm, root)[0].prob)) > 1e-3
-    assert blank.evaluation_data["blank"] is True
+    assert blank.evaluation_data["settings"]["blank"] is True
 
 
 def test_steps_side_by_side_are_each_alone(smolvlm, root):
@@ -309,6 +309,8 @@ def test_a_killed_run_goes_on_where_it_stopped(smolvlm, root, tmp_path, monkeypa
 def test_predictions_of_other_settings_are_refused(smolvlm, root, tmp_path):
     out = tmp_path / "p.jsonl"
     run(smolvlm, root, out, Settings(knowledge="never", max_new_tokens=2))
-    for other in (Settings(), Settings(knowledge="never", history="teacher"), Settings(knowledge="never", blank=True)):
-        with pytest.raises(ExpStarError, match=r"p\.jsonl: holds predictions made with .*give another file name"):
+    same = {"knowledge": "never", "max_new_tokens": 2}
+    for name, value in (("history", "teacher"), ("blank", True), ("tau", 0.7), ("knowledge", "always"), ("seed", 1)):
+        other = Settings(**(same | {name: value}))
+        with pytest.raises(ExpStarError, match=rf"p\.jsonl: holds predictions made with {name}=.*give another run_dir"):
             run(smolvlm, root, out, other)

@@ -58,11 +58,11 @@ def _groups(rng, arrangement: str) -> list[tuple[float, float, float]]:
     """Where groups of cells lie in the field (x, y, angle in radians), well apart."""
     spots = {"bunch": [(-0.19, 0.14), (0.19, 0.07), (-0.07, -0.22)],
              "chain": [(-0.05, 0.24), (0.03, 0.0), (-0.02, -0.25)],
-             "pair": [(-0.24, 0.2), (0.06, 0.27), (0.28, 0.08), (-0.02, 0.02), (-0.3, -0.07), (0.2, -0.2), (-0.1, -0.27)],
-             "single": [(-0.2, 0.25), (0.08, 0.3), (0.27, 0.18), (-0.02, 0.08), (-0.32, 0.04), (0.3, -0.07), (0.1, -0.14),
-                        (-0.17, -0.13), (-0.1, -0.32), (0.19, -0.29)]}[arrangement]
-    turn = (lambda: rng.uniform(-0.25, 0.25)) if arrangement == "chain" else (lambda: rng.uniform(0, math.pi))
-    return [(x + rng.uniform(-0.02, 0.02), y + rng.uniform(-0.02, 0.02), turn()) for x, y in spots]
+             "pair": [(-0.2, 0.21), (0.17, 0.22), (0.02, 0.0), (-0.22, -0.16), (0.16, -0.24)],
+             "single": [(-0.24, 0.24), (0.02, 0.31), (0.27, 0.2), (0.02, 0.06), (-0.32, -0.02), (0.31, -0.08), (-0.14, -0.2),
+                        (0.12, -0.27)]}[arrangement]
+    turn = {"chain": 0.25, "pair": 0.7}.get(arrangement, math.pi)
+    return [(x + rng.uniform(-0.02, 0.02), y + rng.uniform(-0.02, 0.02), rng.uniform(-turn, turn)) for x, y in spots]
 
 
 def _members(rng, shape: str, arrangement: str, angle: float) -> list[tuple[float, float, float]]:
@@ -142,8 +142,68 @@ def fizz_drop(c: Canvas, amount=1.0, fizz=0.0, color="#bfe3f7"):
     c.ellipse(-0.1, 0.06, 0.08 * amount, 0.025, fill="#ffffff", alpha=0.8)
     if fizz > 0.02:
         rng = c.rng(33)
-        for _ in range(int(60 * fizz)):
+        for _ in range(int(44 * fizz)):
             x, phase, r = rng.uniform(-1, 1), rng.random(), rng.uniform(0.03, 0.065)
             u = (phase + 0.9 * c.time_s) % 1.0
             top = 0.5 * fizz * (1 - 0.6 * x * x)
             c.circle(0.34 * x, -0.05 + top * u, r, fill="#ffffff", edge="#7fa9c2", width=0.01, alpha=0.95)
+
+
+WELLS = (-0.4, -0.2, 0.0, 0.2, 0.4)
+
+
+@sprite
+def well_strip(c: Canvas, color="#1f4fe0", base="#eef5f8", levels=(1.0, 0.75, 0.5, 0.25, 0.05), develop=0.0, fill=1.0,
+               particles=0.0):
+    """Strip of five glass wells, 1 wide and 0.5 high. levels: strength of the colour in each; develop 0-1: how far it has
+    come; fill 0-1: height of the liquid; particles 0-1: grains of the sample, fewer from left to right."""
+    rng = c.rng(34)
+    c.rect(-0.53, 0.42, 1.06, 0.07, fill="#e3eaee", edge=GLASS, width=0.012)
+    for i, x in enumerate(WELLS):
+        shape = [(x - 0.085, 0.45), (x - 0.085, 0.07), (x - 0.05, 0.0), (x + 0.05, 0.0), (x + 0.085, 0.07), (x + 0.085, 0.45)]
+        c.poly(shape, fill="#ffffff", alpha=0.55)
+        if fill > 0.02:
+            top = 0.07 + 0.3 * fill
+            tint = mix(base, color, develop * levels[i])
+            c.poly([(x - 0.085, top), (x - 0.085, 0.07), (x - 0.05, 0.0), (x + 0.05, 0.0), (x + 0.085, 0.07), (x + 0.085, top)],
+                   fill=tint)
+            c.ellipse(x, top, 0.085, 0.016, fill=mix(tint, "#ffffff", 0.4))
+        for _ in range((12, 8, 5, 3, 1)[i]):
+            dx, dy, phase = rng.uniform(-0.06, 0.06), rng.uniform(0.05, 0.32), 6 * rng.random()
+            if particles > i / 5 + 0.01 and fill > 0.1:
+                c.circle(x + dx, dy * fill + 0.012 * math.sin(3 * c.time_s + phase), 0.018, fill="#8a4b1e")
+        c.line(shape, GLASS, 0.022)
+
+
+@sprite
+def five_pipette(c: Canvas, liquid="#cfe3ee", load=1.0, drops=0.0, drop_fall=0.3):
+    """Pipette with five tips over the wells of `well_strip` of the same size, origin between the ends of its tips.
+    load 0-1: liquid in the tips; drops 0 or 1: drops fall `drop_fall` units."""
+    c.rect(-0.1, 0.4, 0.2, 0.5, fill="#3e57b0", edge="#26356f", width=0.02)
+    c.rect(-0.5, 0.26, 1.0, 0.17, fill="#4b66c4", edge="#26356f", width=0.02)
+    for x in WELLS:
+        c.poly([(x - 0.012, 0), (x + 0.012, 0), (x + 0.05, 0.26), (x - 0.05, 0.26)], fill="#f4f7f8", edge=GLASS, width=0.012)
+        if load > 0.02:
+            w, y = 0.012 + 0.032 * load, 0.22 * load
+            c.poly([(x - 0.011, 0.01), (x + 0.011, 0.01), (x + w, y), (x - w, y)], fill=liquid)
+        if drops > 0.5:
+            c.ellipse(x, -drop_fall * ((1.8 * c.time_s) % 1.0), 0.022, 0.032, fill=liquid, edge=GLASS, width=0.006)
+
+
+@sprite
+def absorbance_bars(c: Canvas, color="#1f4fe0", levels=(1.0, 0.75, 0.5, 0.25, 0.05), read=0.0):
+    """Screen of a plate reader with five bars, 1.06 wide and 0.56 high; read 0-1: how far the reader has come."""
+    c.rect(-0.56, -0.04, 1.12, 0.64, fill="#2b3036", edge="#15181b", width=0.02)
+    c.rect(-0.52, 0, 1.04, 0.56, fill="#fbfcfd")
+    c.line([(-0.5, 0.04), (0.5, 0.04)], "#15181b", 0.015)
+    for i, x in enumerate(WELLS):
+        part = min(max(5 * read - i, 0.0), 1.0)
+        if part > 0.02:
+            c.rect(x - 0.07, 0.04, 0.14, 0.03 + 0.45 * levels[i] * part, fill=color, edge="#15181b", width=0.01)
+
+
+@sprite
+def reader_beam(c: Canvas, length=0.5, color="#ffe66b"):
+    """Lamp of a plate reader with its beam going down `length` units, origin at the lamp's lower edge."""
+    c.poly([(-0.03, 0), (0.03, 0), (0.06, -length), (-0.06, -length)], fill=color, alpha=0.75)
+    c.rect(-0.1, 0, 0.2, 0.1, fill="#2b3036", edge="#15181b", width=0.015)

@@ -138,7 +138,7 @@ def soil_cell(c: Canvas, soil="#e8b429", kind="sand", fill=1.0, wet=0.0, lid=1.0
     _bed(c, kind, soil, 0.45, 0.06, 0.06 + 0.88 * fill)
     if wet > 0.01:
         y = 0.94 - 0.88 * wet
-        c.rect(-0.45, y, 0.9, 0.88 * wet, fill="#163a6b", alpha=0.33)
+        c.rect(-0.45, y, 0.9, 0.88 * wet, fill="#163a6b", alpha=0.24)
         if wet < 0.99:
             c.wave(-0.44, 0.44, y, 0.02, 3, water, 0.05, phase=c.time_s)
     c.rect(-0.45, 0.03, 0.9, 0.92, edge=GLASS, width=0.035)
@@ -154,8 +154,9 @@ def head_blocks(c: Canvas, count=1, placed=1.0, color="#d8342c"):
     for i in range(int(count)):
         u = min(max(placed * count - i, 0.0), 1.0)
         if u > 0.02:
-            c.rect(-0.5 - 1.2 * (1 - u), 0.55 * i, 1.0, 0.55, fill=mix(color, "#ffffff", 0.08 * (i % 2)), edge="#4a0f0c", width=0.035)
-            c.line([(-0.35 - 1.2 * (1 - u), 0.55 * i + 0.27), (0.35 - 1.2 * (1 - u), 0.55 * i + 0.27)], "#f2b0a8", 0.04)
+            x, y = -1.2 * (1 - u), 0.55 * i
+            c.rect(x - 0.5, y, 1.0, 0.55, fill=mix(color, "#ffffff", 0.08 * (i % 2)), edge="#4a0f0c", width=0.035)
+            c.line([(x - 0.35, y + 0.27), (x + 0.35, y + 0.27)], "#f2b0a8", 0.04)
 
 
 @sprite

@@ -1,0 +1,99 @@
+"""Every notebook runs at smoke size, in order, on freshly rendered data, and leaves its metrics behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from expstar_utils.datasets import Case
+from expstar_utils.files import read_json, read_jsonl
+from expstar_utils.mini.build import build
+from expstar_utils.models import SHIPPED
+from expstar_utils.prompts import parse
+from expstar_utils.records import Prediction, RetrievalResult, Sample
+
+ROOT = Path(__file__).parents[1]
+SUBJECTS = ["biology", "chemistry"]
+CHAIN = {
+    "02_dataset_construction": {},
+    "03_retrieval": {"tower": "train", "tower_steps": 2},
+    "04a_train_sft": {},
+    "05_infer": {"split": "test"},
+    "06_evaluate": {},
+}
+
+
+def execute(name: str, out: Path, **given) -> nbformat.NotebookNode:
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    known = {line.split(" = ")[0] for line in cell.source.splitlines()}
+    return papermill.execute_notebook(str(ROOT / "notebooks" / f"{name}.ipynb"), str(out / f"{name}.ipynb"),
+                                      {k: v for k, v in given.items() if k in known}, cwd=str(ROOT), progress_bar=False)
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory) -> Path:
+    """Run folder of the whole chain at smoke size."""
+    folder = tmp_path_factory.mktemp("chain")
+    build(folder / "mini", workers=2, subjects=SUBJECTS, small=True)
+    paths = {"run_dir": str(folder / "run"), "data_root": str(folder / "mini"), "pairs_dir": str(folder / "mini" / "pairs"),
+             "truth": str(folder / "mini" / "truth.jsonl"), "smoke": True}
+    for name, extra in CHAIN.items():
+        execute(name, folder, **paths, **extra)
+    return folder / "run"
+
+
+def test_every_stage_says_what_made_it(chain):
+    files = ["2_datasets/metrics.json", "3_index/metrics.json", "4_sft/metrics.json", "6_metrics/metrics.json",
+             "5_predictions/test-free-adaptive.metrics.json"]
+    for name in files:
+        record = read_json(chain / name)
+        assert record["parameters"]["smoke"] is True
+        assert record["git_sha"]
+        assert record["packages"]["torch"]
+        assert record["wall_s"] > 0
+        assert record["peak_memory_mib"] > 50
+
+
+def test_training_rows_hold_their_passages(chain):
+    rows = list(read_jsonl(chain / "2_datasets/expstar/train.jsonl", Sample))
+    asking = [r for r in rows if len(r.messages) == 5]
+    assert asking
+    assert all("(no passage yet)" not in r.messages[3].content for r in asking)
+    verdicts = {r.messages[4].content.splitlines()[0] for r in asking}
+    assert verdicts == {"[Relevant]", "[Irrelevant]"}
+
+
+def test_passages_of_unseen_variants_are_kept_out_of_training(chain):
+    """A passage that only unseen variants need is never shown in training, not even as a wrong one."""
+    rows = list(read_jsonl(chain / "2_datasets/expstar/train.jsonl", Sample))
+    shown = "\n".join(r.messages[3].content for r in rows if len(r.messages) == 5)
+    def gold(split: str) -> dict[str, str]:
+        found = read_jsonl(chain / f"3_retrieval/{split}.jsonl", RetrievalResult)
+        return {d.id: d.text for r in found for d in r.documents if d.relevant == 5}
+    held_out = {pid: text for pid, text in gold("test_unseen").items() if pid not in gold("train")}
+    assert held_out
+    assert all(text not in shown for text in held_out.values())
+
+
+def test_predictions_cover_the_split_and_parse(chain):
+    cases = [c for c in read_jsonl(chain / "2_datasets/cases.jsonl", Case) if c.split == "test"]
+    predictions = list(read_jsonl(chain / "5_predictions/test-free-adaptive.jsonl", Prediction))
+    assert {p.id for p in predictions} == {c.id for c in cases}
+    for p in predictions:
+        parse(p.full_dialogue)
+        assert 0 <= p.evaluation_data["retrieval_prob"] <= 1
+        assert len(p.evaluation_data["passage_ids"]) == len(p.evaluation_data["relevance"])
+
+
+@pytest.mark.skipif(not (SHIPPED / "adapter").is_dir() and not os.environ.get("CI"), reason="data/models/expstar-tiny/adapter")
+def test_quickstart_writes_commentary(tmp_path):
+    execute("00_quickstart", tmp_path, run_dir=str(tmp_path / "demo"), smoke=True)
+    document = read_json(tmp_path / "demo" / "commentary.json")
+    assert len(document["steps"]) >= 3
+    for kind in ("md", "srt", "vtt"):
+        assert (tmp_path / "demo" / f"commentary.{kind}").stat().st_size > 100

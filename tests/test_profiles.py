@@ -1,0 +1,105 @@
+"""Profiles: those that ship load, a wrong key or value is named, a notebook's own parameters win."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from expstar_utils.profiles import FOLDER, Profile, load_profile
+from expstar_utils.records import ExpStarError
+
+FILES = sorted(FOLDER.glob("*.yaml"))
+TINY = yaml.safe_load((FOLDER / "tiny.yaml").read_text(encoding="utf8"))
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """Writes tiny.yaml with some keys changed, as mine.yaml."""
+    def write(**keys):
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump(TINY | keys), encoding="utf8")
+        return str(path)
+    return write
+
+
+def test_tiny_and_the_published_setting_ship():
+    assert {"tiny", "paper"} <= {p.stem for p in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_profile_that_ships_loads_by_name_and_by_path(path):
+    profile = load_profile(path.stem)
+    assert profile.name == path.stem
+    assert load_profile(str(path)) == profile
+    for key, value in yaml.safe_load(path.read_text(encoding="utf8")).items():
+        found = getattr(profile, key)
+        assert (list(found) if isinstance(found, tuple) else found) == value, key
+
+
+def test_published_setting_is_that_of_the_paper():
+    paper = load_profile("paper")
+    published = {"base": "Qwen/Qwen2.5-VL-7B-Instruct", "dtype": "bfloat16", "fps": 1.0, "max_frames_sft": 64,
+                 "max_frames_infer": 24, "max_length": 4096, "batch_size": 1, "sft_epochs": 3, "sft_lr": 1e-4, "warmup": 0.05,
+                 "lora_r": 16, "lora_alpha": 32, "text_weight": 0.3, "video_weight": 0.7, "passages": 8, "max_new_tokens": 1024}
+    assert {key: getattr(paper, key) for key in published} == published
+
+
+@pytest.mark.parametrize("key", ["learning_rate", "sft_Lr", "名"])
+def test_unknown_key_is_named(key, changed):
+    with pytest.raises(ExpStarError, match=rf"mine\.yaml: {key} is 1, expected: Extra inputs are not permitted"):
+        load_profile(changed(**{key: 1}))
+    with pytest.raises(ExpStarError, match=rf"tiny\.yaml: {key} is 1"):
+        load_profile("tiny", **{key: 1})
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("fps", 0), ("fps", -1.0), ("max_frames_sft", 0), ("max_frames_infer", 0), ("max_length", 3), ("batch_size", 0),
+    ("batch_size", 1.5), ("accumulation", 0), ("sft_epochs", 0), ("sft_lr", 0), ("sft_lr", "fast"), ("warmup", -0.1),
+    ("lora_r", 0), ("passages", 0), ("max_new_tokens", 0), ("max_relevant", -1), ("max_irrelevant", -1), ("text_weight", -0.1),
+    ("video_weight", -1), ("dtype", "int4"), ("history", "none"), ("frame_size", [128])])
+def test_value_out_of_range_is_named_with_its_key(key, value, changed):
+    for wrong in (lambda: load_profile(changed(**{key: value})), lambda: load_profile("tiny", **{key: value})):
+        with pytest.raises(ExpStarError, match=rf"\.yaml: {key}.* is .*, expected: ") as caught:
+            wrong()
+        assert "\n" not in str(caught.value)
+
+
+def test_missing_key_is_named(tmp_path):
+    path = tmp_path / "short.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in TINY.items() if key != "sft_lr"}))
+    with pytest.raises(ExpStarError, match=r"short\.yaml: sft_lr is missing"):
+        load_profile(str(path))
+
+
+def test_override_wins_and_none_leaves_the_file_alone():
+    assert load_profile("tiny", sft_lr=0.5, history=None).sft_lr == 0.5
+    assert load_profile("tiny", sft_lr=None, batch_size=None, base=None) == load_profile("tiny")
+    assert load_profile("tiny", joint=False).joint is False, "False and 0 are values, not absence"
+    assert load_profile("tiny", max_irrelevant=0).max_irrelevant == 0
+    assert load_profile("tiny", sft_lr=0.5).model_dump() == load_profile("tiny").model_dump() | {"sft_lr": 0.5}
+
+
+def test_profile_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        load_profile("tiny").sft_lr = 1.0
+
+
+@pytest.mark.parametrize("name", ["huge", "nowhere/huge.yaml", "../tiny"])
+def test_unknown_profile_names_those_that_are_known(name):
+    with pytest.raises(ExpStarError, match=rf"profile '{name}' was not found, expected one of .*'paper'.*'tiny'"):
+        load_profile(name)
+
+
+@pytest.mark.parametrize("content", [b"", b"- a\n- b\n", b"just text", b"a: [1\n", b"a: b: c", b"\xff\xfe"])
+def test_file_that_is_no_profile_is_named_in_one_sentence(content, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ExpStarError, match=r"mine\.yaml: found ") as caught:
+        load_profile(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_setting_has_a_value_in_tiny_or_a_default():
+    assert set(TINY) <= set(Profile.model_fields)
+    assert {key for key, field in Profile.model_fields.items() if field.is_required()} <= set(TINY)
