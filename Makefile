@@ -7,7 +7,7 @@ export VIDEO TITLE
 RUN ?= runs/tiny
 PAPERMILL := $(BIN)/papermill --cwd .
 
-.PHONY: setup demo test lint lab inspect mini reproduce figures
+.PHONY: setup demo test lint lab inspect mini reproduce ship figures
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -54,6 +54,9 @@ reproduce: mini  ## the whole chain on tiny, from rendering to metrics
 	$(PAPERMILL) notebooks/05_infer.ipynb $(RUN)/notebooks/05-unseen.ipynb -p run_dir $(RUN) -p split test_unseen
 	$(PAPERMILL) notebooks/05_infer.ipynb $(RUN)/notebooks/05-unseen-never.ipynb -p run_dir $(RUN) -p split test_unseen -p knowledge never
 	$(PAPERMILL) notebooks/06_evaluate.ipynb $(RUN)/notebooks/06.ipynb -p run_dir $(RUN)
+
+ship: .venv/installed  ## put the weights of $(RUN) where `make demo` takes them, with their card
+	$(BIN)/python -m expstar_utils.card $(RUN)
 
 figures: .venv/installed  ## the metrics table again, from the predictions that are there
 	mkdir -p $(RUN)/notebooks

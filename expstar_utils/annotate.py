@@ -65,13 +65,13 @@ def shot_changes(path: Path, threshold: float = 0.12) -> list[float]:
 
 
 def _jumps(path: Path) -> Iterator[tuple[float, float]]:
-    """(seconds, lasting difference to the thumbnail before) of each thumbnail but the first and the last."""
-    recent: deque[tuple[float, np.ndarray]] = deque(maxlen=3)
+    """(seconds, difference to what was before) of each thumbnail; a difference that one thumbnail alone makes is left out."""
+    recent: deque[tuple[float, np.ndarray]] = deque(maxlen=4)
     for sample in _thumbnails(path):
         recent.append(sample)
-        if len(recent) == 3:
-            (_, before), (time_s, now), (_, after) = recent
-            yield time_s, min(_difference(before, now), _difference(before, after))
+        if len(recent) == 4:
+            (_, earlier), (_, before), (time_s, now), (_, after) = recent
+            yield time_s, min(_difference(before, now), _difference(before, after), _difference(earlier, now))
 
 
 def _thumbnails(path: Path) -> Iterator[tuple[float, np.ndarray]]:
@@ -122,7 +122,7 @@ def split_steps(duration_s: float, subtitles: Sequence[Subtitle], shots: Sequenc
                          "and a maximum of at least twice the minimum")
     end_s = max(math.floor(duration_s * 1000 + 1e-6), 1) / 1000  # whole milliseconds, as in the file
     lines = _merged([(min(s.start_s, end_s), min(s.end_s, end_s)) for s in subtitles])
-    cuts = _equal_parts(end_s, min_step_s, max_step_s)
+    cuts = _equal_parts(end_s, min_step_s, max_step_s, -IN_SPEECH_COST if lines or shots else 0.0)
     if lines or shots:
         cuts += _grid(end_s, lines) + _pauses(subtitles, shots) + _lone_shots(lines, shots)
     edges = _best_edges(end_s, [c for c in cuts if 0 < c.time_s < end_s], min_step_s, max_step_s)
@@ -140,10 +140,10 @@ def _merged(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return merged
 
 
-def _equal_parts(end_s: float, min_step_s: float, max_step_s: float) -> list[Cut]:
+def _equal_parts(end_s: float, min_step_s: float, max_step_s: float, gain: float) -> list[Cut]:
     """Cuts into equal parts of about the typical length: the answer without any hint, and always within the bounds."""
     parts = min(max(round(end_s / TYPICAL_STEP_S), math.ceil(end_s / max_step_s - 1e-9)), math.floor(end_s / min_step_s + 1e-9))
-    return [Cut(round(end_s * i / parts, 3), -IN_SPEECH_COST) for i in range(1, parts)]
+    return [Cut(round(end_s * i / parts, 3), gain) for i in range(1, parts)]
 
 
 def _in_speech(time_s: float, lines: Sequence[tuple[float, float]]) -> bool:

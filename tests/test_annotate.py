@@ -8,17 +8,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from hearing import DEMO, REAL_TITLE, ROWS, SAMPLES, heard, heard_in_sample, real_video
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from expstar_utils import media, speech
+from expstar_utils import media
 from expstar_utils.annotate import NEAR_S, shot_changes, split_steps
-from expstar_utils.files import read_json
 from expstar_utils.records import ExpStarError, StepsFile, Subtitle, format_time
 
-ROOT = Path(__file__).parents[1]
-SAMPLES = ROOT / "data" / "sample"
-DEMO = ROOT.parent / "shared" / "expstar_demo"
 FPS = 10
 
 
@@ -176,12 +173,11 @@ def test_unreadable_file_gives_one_sentence(tmp_path):
         shot_changes(tmp_path / "bad.mp4")
 
 
-@pytest.mark.parametrize("row", read_json(SAMPLES / "samples.json"), ids=lambda row: row["file"])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["file"])
 def test_steps_of_the_samples_are_found(row):
     """From what Whisper hears, every true boundary within a second, and as many steps as there are."""
     path = SAMPLES / row["file"]
-    lines = speech.transcribe(path, row["title_en"], progress=False).subtitles
-    found = edges(split_steps(media.probe(path).duration_s, lines, shot_changes(path)))
+    found = edges(split_steps(media.probe(path).duration_s, heard_in_sample(row), shot_changes(path)))
     true = [0.0, *(step["end_s"] for step in row["steps"])]
     assert found == pytest.approx(true, abs=1.0)
 
@@ -189,7 +185,6 @@ def test_steps_of_the_samples_are_found(row):
 @pytest.mark.skipif(not DEMO.is_dir(), reason="../shared/expstar_demo is absent: the real demo video")
 def test_steps_of_the_real_video_are_found():
     """The four published boundaries between steps, within 1.5 s."""
-    [video] = (DEMO / "1data").glob("video-*.mp4")
-    lines = speech.transcribe(video, "一氧化碳的燃烧", progress=False).subtitles
-    found = edges(split_steps(media.probe(video).duration_s, lines, shot_changes(video)))
+    video = real_video()
+    found = edges(split_steps(media.probe(video).duration_s, heard(video, REAL_TITLE), shot_changes(video)))
     assert all(min(abs(edge - true) for edge in found) <= 1.5 for true in (11, 16, 25, 36)), found

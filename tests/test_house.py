@@ -27,8 +27,8 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"files"},
     {"media", "prompts", "profiles", "weights", "runlog"},
     {"mini", "pairs", "datasets", "encoding", "models", "miniatures", "knowledge", "retrieval", "decoding", "speech", "annotate"},
-    {"tower_training", "training", "inference", "rewards", "metrics"},
-    {"export", "figures", "widgets"},
+    {"tower_training", "connector_training", "training", "inference", "rewards", "metrics"},
+    {"export", "figures", "widgets", "card"},
     {"quickstart"},
 )
 IMPORT_NAMES = {"faiss-cpu": "faiss", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}

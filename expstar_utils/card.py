@@ -1,0 +1,74 @@
+"""Ship a run's weights: tower and adapter into `data/models/expstar-tiny/`, with a card made from the run's metrics.
+
+    python -m expstar_utils.card runs/tiny
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from expstar_utils.files import read_json, write_text
+from expstar_utils.models import SHIPPED, TINY_TEXT
+from expstar_utils.records import ExpStarError
+
+LIMIT_BYTES = 25_000_000
+STAGES = ("2_datasets", "3_index", "4_sft", "6_metrics")
+
+
+def ship(run: Path, target: Path = SHIPPED) -> Path:
+    """Copy the weights of a finished run and write their card; returns the folder.
+
+    Raises:
+        ExpStarError: the run is not finished, or its weights are over LIMIT_BYTES together.
+    """
+    records = {name: read_json(run / name / "metrics.json") for name in STAGES}
+    sources = [run / "3_index" / "tower.safetensors", run / "4_sft" / "adapter" / "adapter_model.safetensors"]
+    size = sum(path.stat().st_size for path in sources)
+    if size > LIMIT_BYTES:
+        raise ExpStarError(f"{run}: found weights of {size / 1e6:.1f} MB, expected at most {LIMIT_BYTES / 1e6:.0f} MB; lower "
+                           "lora_r in the profile")
+    (target / "adapter").mkdir(parents=True, exist_ok=True)
+    shutil.copy(sources[0], target / "tower.safetensors")
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        shutil.copy(run / "4_sft" / "adapter" / name, target / "adapter" / name)
+    write_text(target / "README.md", card(records, size))
+    return target
+
+
+def card(records: dict[str, dict], size_bytes: int) -> str:
+    """Text of the model card.
+
+    Args:
+        records: stage -> its `metrics.json`.
+    """
+    sft, index, results = records["4_sft"], records["3_index"], records["6_metrics"]["metrics"]["reports"]
+    names = list(next(iter(results.values())))
+    rows = [f"| {run} | " + " | ".join(_number(v[name]) for name in names) + " |" for run, v in sorted(results.items())]
+    return "\n".join([
+        "# ExpStar-Tiny", "",
+        f"SmolVLM put together from {TINY_TEXT} (Apache-2.0) and our own vision tower; tower, connector and LoRA adapter are",
+        f"here, {size_bytes / 1e6:.1f} MB. Trained on ExpInstruct-Mini alone, by the notebooks of this repository (MIT).", "",
+        "| | |", "|---|---|",
+        "| command | `make reproduce`, then `make ship` |",
+        f"| seed | {sft['parameters']['seed']} |",
+        f"| code | {sft['git_sha']} |",
+        f"| training rows | {sft['metrics']['rows']}, sha256 {sft['metrics']['data_sha256'][:16]} |",
+        f"| knowledge base | {index['metrics']['passages']} passages, sha256 {index['metrics']['content_sha256'][:16]} |",
+        f"| minutes | tower and index {index['wall_s'] / 60:.0f}, SFT {sft['wall_s'] / 60:.0f} (2 CPU cores) |",
+        f"| torch, transformers, trl, peft | {', '.join(sft['packages'][p] for p in ('torch', 'transformers', 'trl', 'peft'))} |",
+        "", "Measured by notebook 06; a run's name says split, history, use of the knowledge base, and blanked frames.",
+        "", "| run | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|", *rows, "",
+        "It has seen drawn clips of 21 experiment families and nothing else: on real videos its words are guesses.", ""])
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if float(value).is_integer() and value > 1 else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    try:
+        print(ship(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/tiny")))
+    except ExpStarError as error:
+        sys.exit(f"expstar: {error}")
