@@ -1,0 +1,119 @@
+"""The data set as built: same bytes for one seed, splits that share no take, sizes as promised, resumable."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from expstar_utils.datasets import load_cases
+from expstar_utils.files import read_json
+from expstar_utils.media import probe, sample_frames
+from expstar_utils.mini import build as mini
+from expstar_utils.mini.canvas import Canvas
+from expstar_utils.mini.family import load_families
+from expstar_utils.mini.render import draw_scene, step_frames
+from expstar_utils.records import DISCIPLINES, SUBJECTS
+
+
+@pytest.fixture(scope="module")
+def families():
+    return load_families(mini.SPECS)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("mini")
+    mini.build(folder, workers=2, subjects=["chemistry"], small=True)
+    return folder
+
+
+def test_every_subject_has_a_family(families):
+    assert {f.subject for f in families} == set(SUBJECTS)
+    assert all(f.subject in DISCIPLINES[f.discipline] for f in families)
+
+
+def test_promised_size(families):
+    takes = mini.plan(families)
+    assert len({(t.family.id, t.variant.id) for t in takes}) >= 168
+    assert len(takes) >= 168
+    assert sum(len(t.family.steps) for t in takes) >= 700
+
+
+def test_splits_share_no_take_and_unseen_variants_only_one_split(families):
+    takes = mini.plan(families)
+    assert len({t.seed for t in takes}) == len(takes)
+    assert len({(t.family.subject, t.stem) for t in takes}) == len(takes)
+    for take in takes:
+        assert (take.split == "test_unseen") == (take.variant.split == "unseen")
+    per_split = Counter((t.split, t.family.subject) for t in takes)
+    assert all(per_split[split, subject] >= 2 for split in ("train", "val", "test", "test_unseen") for subject in SUBJECTS)
+
+
+def test_one_seed_gives_the_same_bytes_and_another_does_not(built, tmp_path):
+    again = mini.build(tmp_path / "again", workers=1, subjects=["chemistry"], small=True)
+    assert again == read_json(built / "manifest.json")["sha256"]
+    for path in sorted(built.rglob("*")):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / "again" / path.relative_to(built)).read_bytes(), path
+    assert mini.build(tmp_path / "other", seed=43, workers=2, subjects=["chemistry"], small=True) != again
+
+
+def test_what_is_done_is_not_done_again_and_what_is_missing_is(built):
+    videos = sorted(built.rglob("*.mp4"))
+    before = {v: v.stat().st_mtime_ns for v in videos}
+    lost = videos[0].read_bytes()
+    videos[0].unlink()
+    mini.build(built, workers=1, subjects=["chemistry"], small=True)
+    assert videos[0].read_bytes() == lost
+    assert all(v.stat().st_mtime_ns == before[v] for v in videos[1:])
+
+
+def test_pairs_point_at_their_stretch_of_the_video(built):
+    cases = load_cases(built / "pairs")
+    assert len(cases) == 20
+    for case in cases:
+        info = probe(built / case.clip.video)
+        assert 0 <= case.clip.start < case.clip.end <= info.duration_s + 0.01
+        assert case.narration
+        assert case.subject == "chemistry"
+
+
+def scene(family, variant, number: int, progress: float) -> np.ndarray:
+    """A step's scene without camera, light and grain."""
+    step = family.steps[number]
+    canvas = Canvas(96, progress * step.seconds, progress, seed=1)
+    draw_scene(canvas, step.scene, family.drawing(variant), variant.see)
+    return canvas.pixels().astype(int)
+
+
+def differing(a: np.ndarray, b: np.ndarray) -> float:
+    """Share of pixels that differ visibly."""
+    return float((np.abs(a - b).max(2) > 40).mean())
+
+
+def test_something_moves_in_every_step(families):
+    for family in families:
+        for number, step in enumerate(family.steps):
+            first, *later = (scene(family, family.variants[0], number, p) for p in (0.0, 0.35, 0.7, 1.0))
+            assert max(differing(first, frame) for frame in later) > 0.004, f"{family.id}: nothing moves in {step.summary.en!r}"
+
+
+def test_variants_look_different_in_the_last_step(families):
+    for family in families:
+        seen = [[scene(family, v, len(family.steps) - 1, p) for p in (0.3, 0.9)] for v in family.variants]
+        for (i, a), (j, b) in itertools.combinations(enumerate(seen), 2):
+            pair = f"{family.variants[i].id} and {family.variants[j].id}"
+            assert max(map(differing, a, b)) > 0.004, f"{family.id}: {pair} look alike"
+
+
+def test_frames_of_the_video_are_those_that_were_drawn(built, families):
+    chemistry = next(f for f in families if f.subject == "chemistry")
+    take = mini.plan([chemistry], small=True)[0]
+    drawn = list(step_frames(take.family, take.variant, 1, take.seed))
+    start = take.family.steps[0].seconds
+    stored = sample_frames(built / take.video, start, start + 1, fps=8, max_frames=8).pixels
+    assert np.abs(stored[3].astype(int) - drawn[3]).mean() < 6
