@@ -12,6 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +117,18 @@ def truth(take: Take) -> Iterator[dict[str, Any]]:
                "gold": take.family.gold(take.variant, step)}
 
 
+@lru_cache(maxsize=1)
+def code_hash() -> str:
+    """sha256 of the renderer's own code: a video drawn by other code is drawn anew."""
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
 def film(job: tuple[Take, Path]) -> str:
     """Render one take and write its pairs; returns the video's sha256. Done takes are left alone."""
     take, out = job
     video, folder = out / take.video, out / "pairs" / take.family.subject / take.stem
-    recipe = hashlib.sha256(f"{take.seed}{take.family.model_dump_json()}{take.variant.id}".encode()).hexdigest()
+    recipe = hashlib.sha256(f"{code_hash()}{take.seed}{take.family.model_dump_json()}{take.variant.id}".encode()).hexdigest()
     mark = folder / "recipe.json"
     if mark.is_file() and video.is_file() and (done := json.loads(mark.read_text()))["recipe"] == recipe:
         return done["sha256"]
