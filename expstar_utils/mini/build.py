@@ -158,6 +158,7 @@ def build(out: Path, seed: int = 42, workers: int = 2, subjects: list[str] | Non
 
 
 def main() -> None:
+    """Render the data set from the command line and print its sha256."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "mini")
     parser.add_argument("--seed", type=int, default=42)
