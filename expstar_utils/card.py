@@ -56,7 +56,7 @@ def card(records: dict[str, dict], size_bytes: int) -> str:
         f"| code | {sft['git_sha']} |",
         f"| training rows | {sft['metrics']['rows']}, sha256 {sft['metrics']['data_sha256'][:16]} |",
         f"| knowledge base | {index['metrics']['passages']} passages, sha256 {index['metrics']['content_sha256'][:16]} |",
-        f"| minutes | tower and index {index['wall_s'] / 60:.0f}, SFT {sft['wall_s'] / 60:.0f} (2 CPU cores) |",
+        f"| minutes | tower and index {index['total_s'] / 60:.0f}, SFT {sft['total_s'] / 60:.0f} (2 CPU cores) |",
         f"| torch, transformers, trl, peft | {', '.join(sft['packages'][p] for p in ('torch', 'transformers', 'trl', 'peft'))} |",
         "", "Measured by notebook 06; a run's name says split, history, use of the knowledge base, and blanked frames.",
         "", "| run | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|", *rows, "",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from expstar_utils import prompts as tags
 from expstar_utils.files import read_record
@@ -158,3 +159,26 @@ def filled_samples(case: Case, previous: Sequence[str], prompts: Prompts, found:
         shown = [good[:2], *shown]
     rows = [expstar_sample(case, previous, prompts, group, relevant=True) for group in shown[:max_relevant]]
     return rows + [expstar_sample(case, previous, prompts, [d], relevant=False) for d in bad[:max_irrelevant]]
+
+
+def training_samples(steps: Sequence[Case], prompts: Prompts, found: dict[str, RetrievalResult], history: HistoryOf, *,
+                     history_dropout: float = 0.0, closed_book: float = 0.0, seed: int = 0, **limits: Any) -> list[Sample]:
+    """All ExpStar rows of one experiment.
+
+    With the earlier narrations before it, a model can guess the next one without looking; both options work against that.
+
+    Args:
+        found: graded documents by case id. limits: see `filled_samples`.
+        history_dropout: chance that a row leaves out the earlier steps; drawn by `seed` and case id.
+        closed_book: chance of one more row of a step, without earlier steps; where knowledge is needed it says that nothing
+            was found.
+    """
+    rows = []
+    for i, case in enumerate(steps):
+        before, rng = previous_texts(steps, i, history), random.Random(f"{seed} {case.id}")
+        full = filled_samples(case, before, prompts, found.get(case.id), **limits)
+        bare = filled_samples(case, [], prompts, found.get(case.id), **limits)
+        rows += [b if rng.random() < history_dropout else f for f, b in zip(full, bare, strict=True)]
+        if rng.random() < closed_book:
+            rows.append(expstar_sample(case, [], prompts, [], relevant=False))
+    return rows

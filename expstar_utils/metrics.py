@@ -61,19 +61,26 @@ def auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
     return float(roc_auc_score(labels, scores)) if len(set(labels)) == 2 else float("nan")
 
 
-def verdict_scores(predictions: Sequence[Prediction], truths: Sequence[dict[str, Any]],
-                   threshold: float = 0.5) -> dict[str, float]:
-    """Precision, recall and F1 of the verdicts over all judged passages; gold passages are the positives."""
-    said, true = [], []
-    for p, t in zip(predictions, truths, strict=True):
-        data = p.evaluation_data
-        for pid, prob in zip(data.get("passage_ids", []), data.get("relevance", []), strict=True):
-            said.append(prob > threshold)
-            true.append(pid in t["gold"])
-    hit = sum(a and b for a, b in zip(said, true, strict=True))
-    precision, recall = hit / max(sum(said), 1), hit / max(sum(true), 1)
-    return {"precision": precision, "recall": recall, "f1": 2 * precision * recall / max(precision + recall, 1e-9),
-            "passages": len(said)}
+def judged(predictions: Sequence[Prediction], truths: Sequence[dict[str, Any]]) -> tuple[list[float], list[bool]]:
+    """Probability and truth of every verdict, a passage an entry; gold passages are the positives."""
+    rows = [(prob, pid in t["gold"]) for p, t in zip(predictions, truths, strict=True)
+            for pid, prob in zip(p.evaluation_data.get("passage_ids", []), p.evaluation_data.get("relevance", []), strict=True)]
+    return [prob for prob, _ in rows], [true for _, true in rows]
+
+
+def f1_scores(probabilities: Sequence[float], labels: Sequence[bool], threshold: float = 0.5) -> dict[str, float]:
+    """Precision, recall and F1 of saying yes above `threshold`."""
+    said = [p > threshold for p in probabilities]
+    hit = sum(a and b for a, b in zip(said, labels, strict=True))
+    precision, recall = hit / max(sum(said), 1), hit / max(sum(labels), 1)
+    return {"threshold": threshold, "precision": precision, "recall": recall,
+            "f1": 2 * precision * recall / max(precision + recall, 1e-9)}
+
+
+def threshold_curve(probabilities: Sequence[float], labels: Sequence[bool], points: int = 19) -> list[dict[str, float]]:
+    """`f1_scores` and the share of yes at evenly spaced thresholds: how a threshold is chosen on val."""
+    return [f1_scores(probabilities, labels, t) | {"rate": float(np.mean(np.asarray(probabilities) > t))}
+            for t in np.linspace(0, 1, points + 2)[1:-1].round(4).tolist()]
 
 
 def report(predictions: Sequence[Prediction], truths: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -82,7 +89,8 @@ def report(predictions: Sequence[Prediction], truths: Sequence[dict[str, Any]]) 
     rows = fact_rows(predictions, truths)
     eyes = {"colour", "quantity", "shape", "outcome"}
     needs = [bool(t["gold"]) for t in truths]
-    judged = verdict_scores(predictions, truths)
+    thresholds = {p.evaluation_data.get("settings", {}).get("verdict_threshold", 0.5) for p in predictions}
+    verdicts = f1_scores(*judged(predictions, truths), max(thresholds, default=0.5))
     relevant = [set(p.evaluation_data.get("relevant_ids", [])) for p in predictions]
     cited = [bool(r & set(t["gold"])) for r, t in zip(relevant, truths, strict=True) if t["gold"]]
     return {
@@ -95,7 +103,7 @@ def report(predictions: Sequence[Prediction], truths: Sequence[dict[str, Any]]) 
         "hazard": rate(rows, kind="hazard", section="safety"),
         "gate_auc": auc([p.evaluation_data["retrieval_prob"] for p in predictions], needs),
         "retrieval_rate": float(np.mean([p.evaluation_data["is_retrieval"] for p in predictions])),
-        "verdict_f1": judged["f1"], "verdict_precision": judged["precision"], "verdict_recall": judged["recall"],
+        "verdict_f1": verdicts["f1"], "verdict_precision": verdicts["precision"], "verdict_recall": verdicts["recall"],
         "gold_cited": float(np.mean(cited)) if cited else float("nan"),
         "bleu": sacrebleu.corpus_bleu([p.response for p in predictions], [[p.labels for p in predictions]]).score,
     }

@@ -133,15 +133,26 @@ def smolvlm_processor(tokenizer: Any, frame_px: int, image_seq_len: int, max_fra
                             image_seq_len=image_seq_len, chat_template=tokenizer.chat_template)
 
 
+def trained_tower(path: Path | None = None) -> Path:
+    """File of the trained vision tower; None names the shipped one.
+
+    Raises:
+        ExpStarError: it is not there.
+    """
+    path = path or SHIPPED / "tower.safetensors"
+    if not path.is_file():
+        raise ExpStarError(f"{path}: no such file, expected the trained vision tower; `make reproduce` trains it and "
+                           "`make ship` puts it in its place")
+    return path
+
+
 def assembled_tiny(tower_file: Path | None = None) -> Path:
     """Folder of the assembled ExpStar-Tiny base; built once for each tower and kept in the cache.
 
     Args:
         tower_file: safetensors of the trained tower (notebook 03); None takes the shipped one.
     """
-    tower_file = tower_file or SHIPPED / "tower.safetensors"
-    if not tower_file.is_file():
-        raise ExpStarError(f"{tower_file}: no such file, expected the trained vision tower; run notebook 03_retrieval")
+    tower_file = trained_tower(tower_file)
     recipe = tower_file.read_bytes() + CHAT_TEMPLATE.encode() + b"assembly 1"
     target = weights.cache_folder() / f"expstar-tiny-{hashlib.sha256(recipe).hexdigest()[:12]}"
     if not target.is_dir():

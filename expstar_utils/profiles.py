@@ -37,15 +37,19 @@ class Profile(BaseModel):
     lora_r: int = Field(ge=1)
     lora_alpha: int = Field(ge=1)
     lora_target: str
-    train_whole: list[str] = []
+    warm_start: list[str] = []
     max_relevant: int | None = Field(None, ge=0)
     max_irrelevant: int | None = Field(None, ge=0)
     joint: bool = False
+    history_dropout: float = Field(0.0, ge=0, le=1)
+    closed_book: float = Field(0.0, ge=0, le=1)
     history: Literal["summary", "narration"] = "summary"
     text_weight: float = Field(0.3, ge=0)
     video_weight: float = Field(0.7, ge=0)
     lexical_weight: float = Field(0.0, ge=0, le=1)
     passages: int = Field(8, ge=1)
+    tau: float = Field(0.5, ge=0, le=1)
+    verdict_threshold: float = Field(0.5, ge=0, le=1)
     max_new_tokens: int = Field(ge=1)
 
 

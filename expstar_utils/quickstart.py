@@ -48,7 +48,8 @@ def commentator(setting: Profile, seed: int = 42) -> inference.Commentator:
     model, processor = models.load(setting.base, adapter, getattr(torch, setting.dtype))
     retriever = retrieval.make_retriever(retrieval.load_tower(), retrieval.Index.cached(load_knowledge()),
                                          setting.text_weight, setting.video_weight, setting.lexical_weight)
-    how = inference.Settings(passages=setting.passages, max_new_tokens=setting.max_new_tokens, seed=seed)
+    how = inference.Settings(tau=setting.tau, verdict_threshold=setting.verdict_threshold, passages=setting.passages,
+                             max_new_tokens=setting.max_new_tokens, seed=seed)
     return inference.Commentator(model, processor, load_prompts(), retriever, how)
 
 

@@ -17,8 +17,8 @@ from torch import nn
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
 
 from expstar_utils import weights
-from expstar_utils.models import FRAME_PX, SHIPPED, vision_config
-from expstar_utils.records import ExpStarError, Passage, RetrievalResult
+from expstar_utils.models import FRAME_PX, trained_tower, vision_config
+from expstar_utils.records import Passage, RetrievalResult
 
 TEXT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 DIMENSIONS = 384
@@ -83,11 +83,8 @@ def save_tower(tower: Tower, path: Path) -> Path:
 
 def load_tower(path: Path | None = None) -> Tower:
     """The trained tower (default: the shipped one), in float32 and ready to encode."""
-    path = path or SHIPPED / "tower.safetensors"
-    if not path.is_file():
-        raise ExpStarError(f"{path}: no such file, expected the trained vision tower; run notebook 03_retrieval")
     tower = Tower()
-    tower.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    tower.load_state_dict({k: v.float() for k, v in load_file(trained_tower(path)).items()})
     return tower.eval()
 
 

@@ -67,12 +67,20 @@ class Stage:
         self._started = time.monotonic()
 
     def finish(self, file: str = "metrics.json", **metrics: Any) -> dict[str, Any]:
-        """Write the stage's metrics and return them with everything that identifies the run."""
-        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        """Write the stage's metrics and return them with everything that identifies the run.
+
+        `wall_s` is of this run; `total_s` adds the finished runs with the same parameters before it, whose work it found.
+        """
+        peak_mib, wall_s = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.monotonic() - self._started
         record = {"stage": self.name, "parameters": self.parameters, "git_sha": git_sha(), "packages": versions(),
-                  "wall_s": round(time.monotonic() - self._started, 1), "peak_memory_mib": round(peak_mib), "metrics": metrics}
+                  "wall_s": round(wall_s, 1), "total_s": round(wall_s + self._seconds_before(self.folder / file), 1),
+                  "peak_memory_mib": round(peak_mib), "metrics": metrics}
         write_json(self.folder / file, record)
         return record
+
+    def _seconds_before(self, path: Path) -> float:
+        before = read_json(path) if path.is_file() else {}
+        return before.get("total_s", 0.0) if before.get("parameters") == self.parameters else 0.0
 
     def earlier(self, name: str) -> Path:
         """Folder of an earlier stage of the same run."""

@@ -141,6 +141,7 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     trainer = VideoSFTTrainer(model=model, args=args, train_dataset=dataset,
                          data_collator=collator, processing_class=processor, peft_config=lora(profile, model),
                          callbacks=[LossLog(folder / "log.jsonl")])
+    freeze_warm_started(trainer.model)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
     return save_adapter(trainer.model, folder / "adapter", base)
 
@@ -152,16 +153,27 @@ def last_whole_checkpoint(folder: Path) -> str | None:
 
 
 def lora(profile: Profile, model: PreTrainedModel) -> LoraConfig:
-    """LoRA on all linear layers of the language model; vision tower frozen, an untrained connector trained whole."""
+    """LoRA on all linear layers of the language model; vision tower frozen; warm-started modules go with the adapter."""
     return LoraConfig(r=profile.lora_r, lora_alpha=profile.lora_alpha, lora_dropout=0.0, task_type="CAUSAL_LM",
-                      target_modules=profile.lora_target, modules_to_save=profile.train_whole or None)
+                      target_modules=profile.lora_target, modules_to_save=profile.warm_start or None)
+
+
+def freeze_warm_started(model: PreTrainedModel) -> None:
+    """Keep what the warm start taught: those modules go with the adapter but are not trained with it.
+
+    A connector with thousands of inputs does not survive the adapter's learning rate. After 150 steps at 1e-3 its outputs were
+    thirty times as long as a word's embedding, and grey frames made no difference any more.
+    """
+    for name, parameter in model.named_parameters():
+        if "modules_to_save" in name:
+            parameter.requires_grad_(False)
 
 
 def save_adapter(model: PreTrainedModel, folder: Path, base: str) -> Path:
     """Write the adapter in bf16, with the name of its base."""
     model.peft_config["default"].base_model_name_or_path = base
-    for parameter in model.parameters():
-        if parameter.requires_grad:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad or "modules_to_save" in name:
             parameter.data = parameter.data.to(torch.bfloat16)
     model.save_pretrained(str(folder), save_embedding_layers=False)
     write_json(folder / "base.json", {"base": base})

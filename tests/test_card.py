@@ -6,9 +6,9 @@ from expstar_utils.card import ship
 from expstar_utils.files import write_json
 from expstar_utils.records import ExpStarError
 
-SFT = {"parameters": {"seed": 7}, "git_sha": "abc123", "wall_s": 3600, "metrics": {"rows": 11, "data_sha256": "d" * 64},
+SFT = {"parameters": {"seed": 7}, "git_sha": "abc123", "total_s": 3600, "metrics": {"rows": 11, "data_sha256": "d" * 64},
        "packages": {"torch": "2.14", "transformers": "5.23", "trl": "1.16", "peft": "0.21"}}
-INDEX = {"wall_s": 60, "metrics": {"passages": 496, "content_sha256": "e" * 64}}
+INDEX = {"total_s": 60, "metrics": {"passages": 496, "content_sha256": "e" * 64}}
 RESULTS = {"metrics": {"reports": {"test-free-adaptive": {"steps": 210.0, "principle": 0.7125}}}}
 
 

@@ -15,6 +15,7 @@ from expstar_utils.datasets import (
     filled_samples,
     load_cases,
     previous_texts,
+    training_samples,
 )
 from expstar_utils.files import read_jsonl, write_json
 from expstar_utils.prompts import load_prompts, parse
@@ -220,3 +221,40 @@ def test_demo_steps_see_those_before_them_and_no_other(demo):
     for index, case in enumerate(demo):
         asked = baseline_sample(case, previous_texts(demo, index, "summary"), PROMPTS).messages[1].content
         assert [other.summary in asked for other in demo] == [i < index for i in range(len(demo))]
+
+
+# Against guessing from the earlier steps
+
+STEPS = [CASE.model_copy(update={"id": f"optics_{n}", "step_number": n, "narration": [f"N{n}."]}) for n in range(1, 30)]
+FOUND = {s.id: found(5, 1) for s in STEPS}
+LIMITS = {"max_relevant": 1, "max_irrelevant": 1}
+
+
+def sees_history(row: Sample) -> bool:
+    return "N1." in row.messages[1].content
+
+
+def test_rows_keep_their_history_unless_told_otherwise():
+    rows = training_samples(STEPS, PROMPTS, FOUND, "narration", **LIMITS)
+    assert len(rows) == 2 * len(STEPS)
+    assert all(sees_history(row) for row in rows[2:])
+
+
+def test_history_dropout_leaves_out_a_share_of_the_histories_and_repeats_by_seed():
+    once, again, other = (training_samples(STEPS, PROMPTS, FOUND, "narration", history_dropout=0.5, seed=s, **LIMITS)
+                          for s in (1, 1, 2))
+    assert once == again != other
+    assert 0.25 < sum(map(sees_history, once)) / len(once) < 0.75
+    for row, full in zip(once, training_samples(STEPS, PROMPTS, FOUND, "narration", **LIMITS), strict=True):
+        assert row.messages[2:] == full.messages[2:]
+
+
+def test_closed_book_rows_have_neither_history_nor_passage():
+    steps = [QUIET, *STEPS[1:3], QUIET.model_copy(update={"id": "optics_9", "step_number": 9, "narration": ["N9."]})]
+    rows = training_samples(steps, PROMPTS, FOUND, "narration", closed_book=1.0, **LIMITS)
+    assert [row.id for row in rows] == [*["optics_1"] * 2, *["optics_2"] * 3, *["optics_3"] * 3, *["optics_9"] * 2]
+    for bare in (rows[4], rows[7]):
+        assert shown(bare) == ("[Irrelevant]", [PROMPTS.no_passage])
+        assert "In previous steps" not in bare.messages[1].content
+    assert rows[9].messages[2] == rows[8].messages[2]
+    assert rows[9].messages[1] != rows[8].messages[1]

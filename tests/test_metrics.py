@@ -10,7 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expstar_utils.metrics import auc, fact_right, fact_rows, load_truth, normalize, rate, report, says, verdict_scores
+from expstar_utils.metrics import (
+    auc,
+    f1_scores,
+    fact_right,
+    fact_rows,
+    judged,
+    load_truth,
+    normalize,
+    rate,
+    report,
+    says,
+    threshold_curve,
+)
 from expstar_utils.mini.build import facts, fill
 from expstar_utils.mini.family import load_family
 from expstar_utils.prompts import Commentary, build
@@ -137,33 +149,44 @@ def test_auc_is_the_chance_that_a_positive_scores_above_a_negative(rows):
     assert auc(*zip(*rows)) == pytest.approx(wins / len(positive) / len(negative))
 
 
-def judged(relevance: list[float], **data) -> Prediction:
+def verdicts(relevance: list[float], **data) -> Prediction:
     ids = [f"p{i}" for i in range(len(relevance))]
     return written(Commentary(("a",)), passage_ids=ids, relevance=relevance, **data)
 
 
 def test_verdicts_of_hand_made_predictions():
-    predictions = [judged([0.9, 0.8, 0.1]), judged([0.4, 0.5]), written(Commentary(("a",)))]
+    predictions = [verdicts([0.9, 0.8, 0.1]), verdicts([0.4, 0.5]), written(Commentary(("a",)))]
     truths = [{"gold": ["p0", "p2"]}, {"gold": ["p0"]}, {"gold": ["p9"]}]
-    scores = verdict_scores(predictions, truths)
-    assert scores == pytest.approx({"precision": 1 / 2, "recall": 1 / 3, "f1": 2 / 5, "passages": 5})
-    assert verdict_scores(predictions, truths, threshold=0.3)["recall"] == pytest.approx(2 / 3)
-    assert verdict_scores([], []) == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "passages": 0}
+    probabilities, labels = judged(predictions, truths)
+    assert (probabilities, labels) == ([0.9, 0.8, 0.1, 0.4, 0.5], [True, False, True, True, False])
+    assert f1_scores(probabilities, labels) == pytest.approx(
+        {"threshold": 0.5, "precision": 1 / 2, "recall": 1 / 3, "f1": 2 / 5})
+    assert f1_scores(probabilities, labels, threshold=0.3)["recall"] == pytest.approx(2 / 3)
+    assert f1_scores(*judged([], [])) == {"threshold": 0.5, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+
+
+def test_threshold_curve_holds_the_scores_and_the_rate_at_each_threshold():
+    probabilities, labels = [0.9, 0.8, 0.1, 0.4], [True, False, False, True]
+    curve = threshold_curve(probabilities, labels, points=3)
+    assert [row["threshold"] for row in curve] == [0.25, 0.5, 0.75]
+    assert [row["rate"] for row in curve] == [0.75, 0.5, 0.5]
+    for row in curve:
+        assert {k: v for k, v in row.items() if k != "rate"} == f1_scores(probabilities, labels, row["threshold"])
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.sets(st.integers(0, 5)))
 def test_recall_falls_as_the_threshold_rises_and_perfect_verdicts_score_one(relevance, gold):
     truth = [{"gold": [f"p{i}" for i in gold]}]
-    recalls = [verdict_scores([judged(relevance)], truth, threshold)["recall"] for threshold in (-0.1, 0.3, 0.6, 1.0)]
+    recalls = [f1_scores(*judged([verdicts(relevance)], truth), threshold)["recall"] for threshold in (-0.1, 0.3, 0.6, 1.0)]
     assert recalls == sorted(recalls, reverse=True)
-    perfect = verdict_scores([judged([float(i in gold) for i in range(6)])], truth)
+    perfect = f1_scores(*judged([verdicts([float(i in gold) for i in range(6)])], truth))
     assert perfect["f1"] == pytest.approx(1.0 if gold else 0.0)
 
 
 def test_report_of_two_hand_made_steps():
     common = {"is_retrieval": True}
-    first = judged([0.9, 0.1], retrieval_prob=0.8, relevant_ids=["p0"], id="a", **common)
-    second = judged([0.9], retrieval_prob=0.3, relevant_ids=["p0"], id="b", full_dialogue="no tags at all", is_retrieval=False)
+    first = verdicts([0.9, 0.1], retrieval_prob=0.8, relevant_ids=["p0"], id="a", **common)
+    second = verdicts([0.9], retrieval_prob=0.3, relevant_ids=["p0"], id="b", full_dialogue="no tags at all", is_retrieval=False)
     truths = [{"subject": "chemistry", "gold": ["p0"], "facts": [fact("a")]},
               {"subject": "chemistry", "gold": [], "facts": [fact("b", kind="colour")]}]
     found = report([first, second], truths)

@@ -47,7 +47,7 @@ def samples(count):
 def profile(base, **changes):
     return load_profile("tiny", **{"base": str(base), "dtype": "float32", "frame_size": (56, 56), "max_frames_sft": 3,
                                    "batch_size": 2, "save_steps": 1, "lora_r": 4, "lora_alpha": 8, "lora_target": TARGET,
-                                   "train_whole": WHOLE[base.name], "warmup": 0.0} | changes)
+                                   "warm_start": WHOLE[base.name], "warmup": 0.0} | changes)
 
 
 def train(base, root, folder, count, steps, **changes):
@@ -84,6 +84,16 @@ def test_adapter_loads_back_on_its_own_base_only(base, root, tmp_path):
     other.unlink()
     with pytest.raises(ExpStarError, match=r"no adapter there, expected adapter_config\.json"):
         models.load(str(base), tmp_path)
+
+
+def test_warm_started_modules_go_with_the_adapter_as_they_were(base, root, tmp_path):
+    before, _ = models.load(str(base))
+    _, _, adapter = train(base, root, tmp_path, count=4, steps=3, sft_lr=1e-2)
+    saved = load_file(adapter / "adapter_model.safetensors")
+    carried = {name.split("base_model.model.")[1]: tensor for name, tensor in saved.items() if "lora_" not in name}
+    assert bool(carried) == bool(WHOLE[base.name])
+    for name, tensor in carried.items():
+        assert torch.equal(tensor, before.state_dict()[name].to(torch.bfloat16)), name
 
 
 def test_trl_trains_on_the_loss_of_our_labels(base, root, tmp_path):
