@@ -11,7 +11,7 @@ from transformers import ProcessorMixin
 from transformers.video_utils import VideoMetadata
 
 from expstar_utils.media import Frames
-from expstar_utils.prompts import VIDEO
+from expstar_utils.prompts import IRRELEVANT, NO_RETRIEVAL, RELEVANT, RETRIEVAL, VIDEO
 from expstar_utils.records import ExpStarError, Message
 
 IGNORED = -100
@@ -92,6 +92,33 @@ def encode_dialogue(processor: ProcessorMixin, messages: Sequence[Message], fram
         row.ids += ids
         row.labels += ids if trained else [IGNORED] * len(ids)
     return row
+
+
+def decision_tokens(processor: ProcessorMixin) -> list[tuple[list[int], int]]:
+    """Token strings of the four control strings, each with the place of the first token that tells it from its opposite."""
+    found = []
+    for pair in ((RETRIEVAL, NO_RETRIEVAL), (RELEVANT, IRRELEVANT)):
+        yes, no = (text_ids(processor, text) for text in pair)
+        place = next(i for i, (a, b) in enumerate(zip(yes, no)) if a != b)
+        found += [(ids[: place + 1], place) for ids in (yes, no)]
+    return found
+
+
+def weigh_decisions(labels: torch.Tensor, decisions: Sequence[tuple[list[int], int]], weight: float) -> torch.Tensor:
+    """Weight of every trained token: `weight` where a control string is decided, 1 elsewhere.
+
+    Args:
+        labels: int [rows, length]. decisions: see `decision_tokens`.
+
+    Returns:
+        float32 [rows, length].
+    """
+    weights = torch.ones(labels.shape)
+    for ids, place in decisions:
+        windows = labels.cpu().unfold(1, len(ids), 1)
+        rows, starts = (windows == torch.tensor(ids)).all(-1).nonzero(as_tuple=True)
+        weights[rows, starts + place] = weight
+    return weights.to(labels.device)
 
 
 def pad_right(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:

@@ -33,6 +33,7 @@ class Profile(BaseModel):
     sft_epochs: float = Field(gt=0)
     sft_lr: float = Field(gt=0)
     warmup: float = Field(ge=0)
+    decision_weight: float = Field(1.0, gt=0)
     save_steps: int = Field(50, ge=1)
     lora_r: int = Field(ge=1)
     lora_alpha: int = Field(ge=1)

@@ -15,7 +15,15 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from expstar_utils.encoding import IGNORED, Encoded, encode_dialogue, merge_extras, pad_right
+from expstar_utils.encoding import (
+    IGNORED,
+    Encoded,
+    decision_tokens,
+    encode_dialogue,
+    merge_extras,
+    pad_right,
+    weigh_decisions,
+)
 from expstar_utils.files import append_jsonl, write_json, write_jsonl
 from expstar_utils.media import Frames, clip_frames
 from expstar_utils.models import quirks
@@ -63,21 +71,34 @@ class VideoCollator:
 
 
 class VideoSFTTrainer(SFTTrainer):
-    """TRL's trainer; on a CPU it scores the trained tokens alone, where TRL's fused head scores every position."""
+    """TRL's trainer with weighted decisions; on a CPU it scores the trained tokens alone, where TRL scores every position.
+
+    `decision_weight`: how many tokens a control string's deciding token counts for. It is one token in sixty, and all that the
+    gate and the verdicts learn from. `decisions`: see `decision_tokens`.
+    """
+
+    decision_weight: float = 1.0
+    decisions: Sequence[tuple[list[int], int]] = ()
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
                      num_items_in_batch: torch.Tensor | None = None) -> Any:
-        """Mean negative log-likelihood of the trained tokens, nats."""
-        if return_outputs or self.accelerator.device.type != "cpu":
+        """Sum of the trained tokens' weighted negative log-likelihoods over their number, nats."""
+        if return_outputs or (self.accelerator.device.type != "cpu" and self.decision_weight == 1):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        inner = self.accelerator.unwrap_model(model).get_base_model()
-        targets = inputs["labels"][:, 1:]
+        targets, given = inputs["labels"][:, 1:], {k: v for k, v in inputs.items() if k != "labels"}
         trained = targets != IGNORED
+        logits = self._trained_logits(model, given, trained).float()
+        losses = torch.nn.functional.cross_entropy(logits, targets[trained], reduction="none")
+        weights = weigh_decisions(targets, self.decisions, self.decision_weight)[trained]
+        return (weights * losses).sum() / (trained.sum() if num_items_in_batch is None else num_items_in_batch)
+
+    def _trained_logits(self, model: Any, given: dict[str, Any], trained: torch.Tensor) -> torch.Tensor:
+        if self.accelerator.device.type != "cpu":  # what wraps the model there (DDP, ZeRO) must be called as a whole
+            return model(**given, use_cache=False).logits[:, :-1][trained]
+        inner = self.accelerator.unwrap_model(model).get_base_model()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
-            features = inner.model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False).last_hidden_state
-            logits = inner.lm_head(features[:, :-1][trained])
-        loss = torch.nn.functional.cross_entropy(logits.float(), targets[trained], reduction="sum")
-        return loss / (trained.sum() if num_items_in_batch is None else num_items_in_batch)
+            features = inner.model(**given, use_cache=False).last_hidden_state
+            return inner.lm_head(features[:, :-1][trained])
 
 
 class LossLog(TrainerCallback):
@@ -141,6 +162,7 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     trainer = VideoSFTTrainer(model=model, args=args, train_dataset=dataset,
                          data_collator=collator, processing_class=processor, peft_config=lora(profile, model),
                          callbacks=[LossLog(folder / "log.jsonl")])
+    trainer.decision_weight, trainer.decisions = profile.decision_weight, decision_tokens(processor)
     freeze_warm_started(trainer.model)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
     return save_adapter(trainer.model, folder / "adapter", base)

@@ -7,7 +7,17 @@ import torch
 
 from expstar_utils import models
 from expstar_utils.datasets import Case, baseline_sample, expstar_sample
-from expstar_utils.encoding import IGNORED, between_turns, encode_dialogue, encode_prefix, render, text_ids
+from expstar_utils.encoding import (
+    IGNORED,
+    between_turns,
+    decision_tokens,
+    encode_dialogue,
+    encode_prefix,
+    pad_right,
+    render,
+    text_ids,
+    weigh_decisions,
+)
 from expstar_utils.media import sample_frames
 from expstar_utils.miniatures import MINIATURES, noise_clip
 from expstar_utils.profiles import load_profile
@@ -74,6 +84,21 @@ def test_labels_are_the_assistant_turns_and_nothing_else(loaded, root, kind):
     assert not any(text in hidden for text in [*CONTROLS, *spoken])
     shown = [m.content.removeprefix("<video>") for m in messages if m.role != "assistant"]
     assert all(text in hidden for text in shown)
+
+
+@pytest.mark.parametrize("kind", rows())
+def test_decisions_alone_weigh_more(loaded, root, kind):
+    """One token a control string, in whatever row it stands: the first that tells it from its opposite."""
+    _, processor, found = loaded
+    messages = rows()[kind].messages
+    labels = pad_right([encode_dialogue(processor, messages, frames(root), found.turn_end).labels, [IGNORED]], IGNORED)
+    weights = weigh_decisions(labels, decision_tokens(processor), 7.0)
+    said = "".join(m.content for m in messages if m.role == "assistant")
+    heavy = [processor.tokenizer.decode([token]).strip() for token in labels[weights == 7.0].tolist()]
+    assert len(heavy) == sum(said.count(control) for control in CONTROLS)
+    assert all(text and any(text in control for control in CONTROLS) for text in heavy)
+    assert (weights[weights != 7.0] == 1.0).all()
+    assert (weigh_decisions(labels, decision_tokens(processor), 1.0) == 1.0).all()
 
 
 @pytest.mark.parametrize("kind", rows())

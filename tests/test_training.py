@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from expstar_utils import models
 from expstar_utils.datasets import Case, expstar_sample
-from expstar_utils.encoding import IGNORED, encode_prefix
+from expstar_utils.encoding import IGNORED, decision_tokens, encode_prefix, weigh_decisions
 from expstar_utils.files import read_json, read_jsonl
 from expstar_utils.media import sample_frames
 from expstar_utils.miniatures import MINIATURES, noise_clip
@@ -96,13 +96,17 @@ def test_warm_started_modules_go_with_the_adapter_as_they_were(base, root, tmp_p
         assert torch.equal(tensor, before.state_dict()[name].to(torch.bfloat16)), name
 
 
-def test_trl_trains_on_the_loss_of_our_labels(base, root, tmp_path):
+@pytest.mark.parametrize("weight", [1.0, 10.0])
+def test_trl_trains_on_the_loss_of_our_labels(base, root, tmp_path, weight):
     model, collate = collator(base, root, 4)
     batch = collate([{"row": n} for n in range(4)])
     labels = batch.pop("labels")[:, 1:]
     with torch.inference_mode():
-        expected = torch.nn.functional.cross_entropy(model(**batch).logits[:, :-1].transpose(1, 2), labels, ignore_index=IGNORED)
-    train(base, root, tmp_path, count=4, steps=5, batch_size=4, sft_lr=1e-12)
+        losses = torch.nn.functional.cross_entropy(model(**batch).logits[:, :-1].transpose(1, 2), labels, ignore_index=IGNORED,
+                                                   reduction="none")
+    weights = weigh_decisions(labels, decision_tokens(collate.processor), weight)
+    expected = (weights * losses).sum() / (labels != IGNORED).sum()
+    train(base, root, tmp_path, count=4, steps=5, batch_size=4, sft_lr=1e-12, decision_weight=weight)
     [line] = read_jsonl(tmp_path / "log.jsonl", Record)
     assert line.step == 5
     assert line.loss == pytest.approx(float(expected), rel=1e-4)
