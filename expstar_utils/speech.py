@@ -164,12 +164,12 @@ def _segments(whisper: WhisperModel, audio: np.ndarray, language: str, before: s
     # take up to three times as long, most of it to make up words for the silence that wider padding keeps.
     segments, _ = whisper.transcribe(audio, language=language, initial_prompt=before or None, word_timestamps=True, beam_size=3,
                                      best_of=2, temperature=(0.0, 0.4), vad_filter=True, vad_parameters={"speech_pad_ms": 200})
-    total = round(len(audio) / SAMPLE_RATE_HZ, 1)
+    total = round(len(audio) / SAMPLE_RATE_HZ)
     with tqdm(total=total, desc="Listening", unit="s", disable=not progress) as bar:
         for segment in segments:
-            bar.update(round(min(segment.end, total) - bar.n, 1))
+            bar.update(min(int(segment.end), total) - bar.n)
             yield list(segment.words or ())
-        bar.update(round(total - bar.n, 1))
+        bar.update(total - bar.n)
 
 
 def _all_credit(words: Sequence[Word]) -> bool:
