@@ -16,6 +16,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from expstar_utils.attention import causal_blocks
 from expstar_utils.encoding import (
     IGNORED,
     Encoded,
@@ -165,7 +166,8 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
                          callbacks=[LossLog(folder / "log.jsonl")])
     trainer.decision_weight, trainer.decisions = profile.decision_weight, decision_tokens(processor)
     freeze_warm_started(trainer.model)
-    with disable_input_dtype_casting(trainer.model, active=args.bf16):  # autocast casts; to and fro costs a twelfth of a step
+    # casts to and fro under autocast cost a twelfth of a step, the stock attention a fifth of one on a CPU
+    with disable_input_dtype_casting(trainer.model, active=args.bf16), causal_blocks(model, active=args.use_cpu):
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
     return save_adapter(trainer.model, folder / "adapter", base)
 
