@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from peft.helpers import disable_input_dtype_casting
+from torch.utils.data import Sampler
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 from trl import SFTConfig, SFTTrainer
@@ -72,6 +74,37 @@ class VideoCollator:
         return {"input_ids": ids, "attention_mask": mask, "labels": labels, **extras}
 
 
+class LengthBatches(Sampler):
+    """Row positions in an order whose batches hold rows of like length and follow each other by chance.
+
+    The stock sampler sorts each fifty batches by length. Long rows are those that look something up, so that order teaches the
+    gate yes for a while and then no for a while, and it never settles.
+
+    Args:
+        lengths: of every row. batch: rows an optimiser step. pool: batches whose rows are sorted together.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int = 42, pool: int = 50):
+        self.lengths, self.batch, self.seed, self.pool, self.epoch = list(lengths), batch, seed, pool, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = random.Random(f"{self.seed} {self.epoch}")
+        order = rng.sample(range(len(self)), len(self))
+        size = self.pool * self.batch
+        ranked = [i for at in range(0, len(self), size) for i in sorted(order[at:at + size], key=self.lengths.__getitem__)]
+        batches = [ranked[at:at + self.batch] for at in range(0, len(self), self.batch)]
+        whole, rest = batches[:len(self) // self.batch], batches[len(self) // self.batch:]
+        rng.shuffle(whole)
+        yield from (i for group in whole + rest for i in group)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Another order for every epoch, the same one for a resumed run."""
+        self.epoch = epoch
+
+
 class VideoSFTTrainer(SFTTrainer):
     """TRL's trainer with weighted decisions; on a CPU it scores the trained tokens alone, where TRL scores every position.
 
@@ -81,6 +114,10 @@ class VideoSFTTrainer(SFTTrainer):
 
     decision_weight: float = 1.0
     decisions: Sequence[tuple[list[int], int]] = ()
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        return LengthBatches(rows["length"], self.args.train_batch_size * self.args.gradient_accumulation_steps, self.args.seed)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
                      num_items_in_batch: torch.Tensor | None = None) -> Any:
@@ -158,8 +195,8 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
         learning_rate=profile.sft_lr, warmup_steps=profile.warmup, lr_scheduler_type="cosine", bf16=profile.dtype == "bfloat16",
         use_cpu=not torch.cuda.is_available(), gradient_checkpointing=profile.gradient_checkpointing, max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False, report_to="none", logging_steps=5,
-        save_steps=profile.save_steps, save_total_limit=1, train_sampling_strategy="group_by_length", seed=seed,
-        data_seed=seed, dataloader_pin_memory=False, max_grad_norm=1.0)
+        save_steps=profile.save_steps, save_total_limit=1, seed=seed, data_seed=seed,
+        dataloader_pin_memory=False, max_grad_norm=1.0)
     model.name_or_path = base
     trainer = VideoSFTTrainer(model=model, args=args, train_dataset=dataset,
                          data_collator=collator, processing_class=processor, peft_config=lora(profile, model),

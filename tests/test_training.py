@@ -13,7 +13,7 @@ from expstar_utils.miniatures import MINIATURES, noise_clip
 from expstar_utils.profiles import load_profile
 from expstar_utils.prompts import load_prompts
 from expstar_utils.records import ExpStarError, Passage, Record
-from expstar_utils.training import VideoCollator, train_sft
+from expstar_utils.training import LengthBatches, VideoCollator, train_sft
 
 TARGET = r".*(text_model|language_model).*\.(q_proj|v_proj|down_proj)"
 WHOLE = {"smolvlm": ["connector"], "qwen2_5_vl": []}
@@ -110,6 +110,24 @@ def test_trl_trains_on_the_loss_of_our_labels(base, root, tmp_path, weight):
     [line] = read_jsonl(tmp_path / "log.jsonl", Record)
     assert line.step == 5
     assert line.loss == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "batch"), [(1, 2), (7, 2), (500, 2), (503, 4)])
+def test_batches_are_alike_in_length_and_in_no_order(rows, batch):
+    lengths = [(37 * i) % 400 + 100 for i in range(rows)]
+    sampler = LengthBatches(lengths, batch, pool=10)
+    first, again = list(sampler), list(sampler)
+    assert sorted(first) == list(range(rows))
+    assert first == again
+    sampler.set_epoch(1)
+    if rows < 500:
+        return
+    assert list(sampler) != first
+    groups = [[lengths[i] for i in first[at:at + batch]] for at in range(0, rows - batch + 1, batch)]
+    spread, middle = [max(g) - min(g) for g in groups], [sum(g) / batch for g in groups]
+    assert sum(spread) / len(spread) < 40
+    pairs = list(zip(middle, middle[1:], strict=False))
+    assert 0.4 < sum(a > b for a, b in pairs) / len(pairs) < 0.6
 
 
 @pytest.mark.parametrize("torn", [False, True])
