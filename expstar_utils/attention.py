@@ -1,12 +1,12 @@
-"""Causal attention in blocks of queries, for training on a CPU: half the work of a masked product, and fewer copies.
+"""Causal attention in blocks of queries, for training: half the work of a masked product, fewer copies, and branches.
 
-The stock kernel multiplies every query with every key and masks half of it away, and repeats keys and values for every query
-head. Here a block of queries meets only the keys up to its end, and the query heads that share keys stand side by side.
+On a CPU the stock kernel multiplies every query with every key and masks half of it away, and repeats keys and values for every
+query head. Here a block of queries meets only the keys up to its end, and the query heads that share keys stand side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
+
+from expstar_utils.packing import Layout
 
 NAME = "causal_blocks"
 BLOCK = 128
@@ -26,36 +28,59 @@ def causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     Padding must stand on the right: padded positions then change nothing before them.
 
     Args:
-        query: float [rows, heads, length, width]. key, value: float [rows, groups, length, width]; `groups` divides `heads`.
+        query: float [rows, heads, queries, width], of the last positions. key, value: float [rows, groups, length, width];
+            `groups` divides `heads`.
         scaling: factor of the products. block: queries a block.
 
     Returns:
-        float [rows, heads, length, width].
+        float [rows, heads, queries, width].
     """
-    rows, heads, length, width = query.shape
-    groups = key.shape[1]
-    query = (query * scaling).view(rows, groups, heads // groups, length, width)
+    rows, heads, queries, width = query.shape
+    groups, before = key.shape[1], key.shape[2] - queries
+    query = (query * scaling).view(rows, groups, heads // groups, queries, width)
     keys, written = key.transpose(-1, -2), []
-    for start in range(0, length, block):
-        end = min(start + block, length)
-        size = end - start
-        scores = query[:, :, :, start:end].reshape(rows, groups, -1, width) @ keys[..., :end]
+    for start in range(0, queries, block):
+        size = min(block, queries - start)
+        end = before + start + size
+        scores = query[:, :, :, start:start + size].reshape(rows, groups, -1, width) @ keys[..., :end]
         scores = scores.view(rows, groups, heads // groups, size, end)
         later = torch.full((size, size), float("-inf"), dtype=scores.dtype, device=scores.device).triu(1)
-        own = scores[..., start:] + later
-        shares = torch.cat([scores[..., :start], own], dim=-1).softmax(-1)
-        mixed = shares.view(rows, groups, -1, end) @ value[:, :, :end]
+        scores = torch.cat([scores[..., :end - size], scores[..., end - size:] + later], dim=-1)
+        mixed = scores.softmax(-1).view(rows, groups, -1, end) @ value[:, :, :end]
         written.append(mixed.view(rows, groups, heads // groups, size, width))
-    return torch.cat(written, dim=3).reshape(rows, heads, length, width)
+    return torch.cat(written, dim=3).reshape(rows, heads, queries, width)
+
+
+def branched_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, layouts: Sequence[Layout],
+                       block: int = BLOCK) -> torch.Tensor:
+    """Causal attention of packed rows: a branch sees what is shared and itself, never its siblings.
+
+    Args:
+        query, key, value: as above, as many queries as keys. layouts: of every row; what stands behind it is padding.
+    """
+    written = []
+    for row, layout in enumerate(layouts):
+        q, k, v = (part[row:row + 1] for part in (query, key, value))
+        parts, start = [causal_attention(*(x[:, :, :layout.shared] for x in (q, k, v)), scaling, block)], layout.shared
+        for size in layout.branches:
+            end = start + size
+            seen = [torch.cat([x[:, :, :layout.shared], x[:, :, start:end]], dim=2) for x in (k, v)]
+            parts.append(causal_attention(q[:, :, start:end], *seen, scaling, block))
+            start = end
+        parts.append(torch.zeros_like(q[:, :, start:]))
+        written.append(torch.cat(parts, dim=2))
+    return torch.cat(written)
 
 
 def _forward(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any,
-             scaling: float | None = None, dropout: float = 0.0, **_: Any) -> tuple[torch.Tensor, None]:
+             scaling: float | None = None, dropout: float = 0.0, layouts: Sequence[Layout] = (),
+             **_: Any) -> tuple[torch.Tensor, None]:
     if dropout or query.shape[2] != key.shape[2]:
         raise ValueError(f"{NAME} is for training without dropout and cache, found dropout {dropout}, {query.shape[2]} queries "
                          f"and {key.shape[2]} keys; use sdpa")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return causal_attention(query, key, value, scaling).transpose(1, 2).contiguous(), None
+    mixed = branched_attention(query, key, value, scaling, layouts) if layouts else causal_attention(query, key, value, scaling)
+    return mixed.transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(NAME, _forward)

@@ -169,16 +169,15 @@ def training_samples(steps: Sequence[Case], prompts: Prompts, found: dict[str, R
 
     Args:
         found: graded documents by case id. limits: see `filled_samples`.
-        history_dropout: chance that a row leaves out the earlier steps; drawn by `seed` and case id.
+        history_dropout: chance that a step's rows leave out the earlier steps; drawn by `seed` and case id.
         closed_book: chance of one more row of a step, without earlier steps; where knowledge is needed it says that nothing
             was found.
     """
     rows = []
     for i, case in enumerate(steps):
-        before, rng = previous_texts(steps, i, history), random.Random(f"{seed} {case.id}")
-        full = filled_samples(case, before, prompts, found.get(case.id), **limits)
-        bare = filled_samples(case, [], prompts, found.get(case.id), **limits)
-        rows += [b if rng.random() < history_dropout else f for f, b in zip(full, bare, strict=True)]
+        rng = random.Random(f"{seed} {case.id}")
+        before = [] if rng.random() < history_dropout else previous_texts(steps, i, history)
+        rows += filled_samples(case, before, prompts, found.get(case.id), **limits)
         if rng.random() < closed_book:
             rows.append(expstar_sample(case, [], prompts, [], relevant=False))
     return rows

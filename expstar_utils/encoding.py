@@ -85,13 +85,21 @@ def encode_dialogue(processor: ProcessorMixin, messages: Sequence[Message], fram
     """
     first = next(i for i, m in enumerate(messages) if m.role == "assistant")
     row = encode_prefix(processor, messages[:first], frames)
+    ids, labels = encode_turns(processor, messages[first:], turn_end)
+    return Encoded(row.ids + ids, row.labels + labels, row.extras)
+
+
+def encode_turns(processor: ProcessorMixin, messages: Sequence[Message], turn_end: str) -> tuple[list[int], list[int]]:
+    """Tokens and labels of turns that go on a dialogue; only the assistant's are trained."""
+    ids: list[int] = []
+    labels: list[int] = []
     end = text_ids(processor, turn_end)
-    for message in messages[first:]:
+    for message in messages:
         trained = message.role == "assistant"
-        ids = text_ids(processor, message.content) + end if trained else between_turns(processor, message, turn_end)
-        row.ids += ids
-        row.labels += ids if trained else [IGNORED] * len(ids)
-    return row
+        turn = text_ids(processor, message.content) + end if trained else between_turns(processor, message, turn_end)
+        ids += turn
+        labels += turn if trained else [IGNORED] * len(turn)
+    return ids, labels
 
 
 def decision_tokens(processor: ProcessorMixin) -> list[tuple[list[int], int]]:

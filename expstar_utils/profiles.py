@@ -30,6 +30,7 @@ class Profile(BaseModel):
     batch_size: int = Field(ge=1)
     accumulation: int = Field(1, ge=1)
     gradient_checkpointing: bool = False
+    packed: bool = False
     sft_epochs: float = Field(gt=0)
     sft_lr: float = Field(gt=0)
     warmup: float = Field(ge=0)

@@ -31,15 +31,17 @@ from expstar_utils.encoding import (
 from expstar_utils.files import append_jsonl, write_json, write_jsonl
 from expstar_utils.media import Frames, clip_frames
 from expstar_utils.models import quirks
+from expstar_utils.packing import Layout, encode_group, packed_positions, shared_groups, shares
 from expstar_utils.profiles import Profile
 from expstar_utils.records import Problem, Sample
 
 
 @dataclass
 class VideoCollator:
-    """Rows of a dataset (`{"row": position in samples}`) -> one padded batch.
+    """Rows of a dataset (`{"row": position in groups}`) -> one padded batch.
 
     Frames are sampled once a clip by the project's one sampler and kept in memory. Rows are never cut.
+    groups: positions in samples of what is packed into one row; None leaves every sample a row of its own.
     """
 
     processor: ProcessorMixin
@@ -47,6 +49,7 @@ class VideoCollator:
     root: Path
     profile: Profile
     turn_end: str
+    groups: list[list[int]] | None = None
 
     def __post_init__(self) -> None:
         self._frames: dict[str, Frames] = {}
@@ -60,18 +63,26 @@ class VideoCollator:
                                             size_px=self.profile.frame_size)
         return self._frames[key]
 
-    def encode(self, row: int) -> Encoded:
-        """Tokens, labels and frames of one row."""
-        sample = self.samples[row]
+    def encode(self, position: int) -> Encoded:
+        """Tokens, labels and frames of one sample."""
+        sample = self.samples[position]
         return encode_dialogue(self.processor, sample.messages, self.frames(sample), self.turn_end)
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        encoded = [self.encode(row["row"]) for row in rows]
+    def encode_row(self, row: int) -> tuple[Encoded, Layout | None]:
+        """Tokens, labels and frames of one row, and how it is packed."""
+        if self.groups is None:
+            return self.encode(row), None
+        samples = [self.samples[i] for i in self.groups[row]]
+        return encode_group(self.processor, samples, self.frames(samples[0]), self.turn_end)
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        encoded, layouts = zip(*(self.encode_row(row["row"]) for row in rows), strict=True)
         ids = pad_right([e.ids for e in encoded], self.processor.tokenizer.pad_token_id)
         labels = pad_right([e.labels for e in encoded], IGNORED)
         mask = pad_right([[1] * len(e.ids) for e in encoded], 0)
         extras = merge_extras([e.extras for e in encoded], [len(e.ids) for e in encoded])
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels, **extras}
+        packed = {} if self.groups is None else {"layouts": list(layouts)}
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels, **extras, **packed}
 
 
 class LengthBatches(Sampler):
@@ -109,10 +120,11 @@ class VideoSFTTrainer(SFTTrainer):
     """TRL's trainer with weighted decisions; on a CPU it scores the trained tokens alone, where TRL scores every position.
 
     `decision_weight`: how many tokens a control string's deciding token counts for. It is one token in sixty, and all that the
-    gate and the verdicts learn from. `decisions`: see `decision_tokens`.
+    gate and the verdicts learn from. `decisions`: see `decision_tokens`. `axes`: rows of position ids that the family takes.
     """
 
     decision_weight: float = 1.0
+    axes: int = 1
     decisions: Sequence[tuple[list[int], int]] = ()
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
@@ -122,22 +134,38 @@ class VideoSFTTrainer(SFTTrainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
                      num_items_in_batch: torch.Tensor | None = None) -> Any:
         """Sum of the trained tokens' weighted negative log-likelihoods over their number, nats."""
-        if return_outputs or (self.accelerator.device.type != "cpu" and self.decision_weight == 1):
+        if return_outputs or (self.accelerator.device.type != "cpu" and self.decision_weight == 1 and "layouts" not in inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         targets, given = inputs["labels"][:, 1:], {k: v for k, v in inputs.items() if k != "labels"}
         trained = targets != IGNORED
         logits = self._trained_logits(model, given, trained).float()
         losses = torch.nn.functional.cross_entropy(logits, targets[trained], reduction="none")
-        weights = weigh_decisions(targets, self.decisions, self.decision_weight)[trained]
-        return (weights * losses).sum() / (trained.sum() if num_items_in_batch is None else num_items_in_batch)
+        counts = _counts(inputs)[:, 1:][trained]
+        weights = weigh_decisions(targets, self.decisions, self.decision_weight)[trained] * counts
+        return (weights * losses).sum() / (counts.sum() if num_items_in_batch is None else num_items_in_batch)
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:
+        if not batch_samples or "layouts" not in batch_samples[0]:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        number = sum(_counts(b)[:, 1:][b["labels"][:, 1:] != IGNORED].sum() for b in batch_samples).to(device)
+        return self.accelerator.gather(number).sum() if self.args.average_tokens_across_devices else number
 
     def _trained_logits(self, model: Any, given: dict[str, Any], trained: torch.Tensor) -> torch.Tensor:
+        inner = self.accelerator.unwrap_model(model).get_base_model()
+        if "layouts" in given:
+            inputs = {k: v for k, v in given.items() if k != "layouts"}
+            given["position_ids"] = packed_positions(inner.model, inputs, given["layouts"], self.axes)
         if self.accelerator.device.type != "cpu":  # what wraps the model there (DDP, ZeRO) must be called as a whole
             return model(**given, use_cache=False).logits[:, :-1][trained]
-        inner = self.accelerator.unwrap_model(model).get_base_model()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
             features = inner.model(**given, use_cache=False).last_hidden_state
             return inner.lm_head(features[:, :-1][trained])
+
+
+def _counts(batch: dict[str, Any]) -> torch.Tensor:
+    """How many rows each token of a batch stands for, float32 [rows, length]."""
+    labels = batch["labels"]
+    return shares(batch["layouts"], labels.shape[1]).to(labels.device) if "layouts" in batch else torch.ones_like(labels).float()
 
 
 class LossLog(TrainerCallback):
@@ -184,11 +212,16 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     Returns:
         Folder of the adapter (`folder/adapter`). Rows over `profile.max_length` are listed in `folder/problems.json`.
     """
-    collator = VideoCollator(processor, samples, root, profile, quirks(model, processor).turn_end)
+    family = quirks(model, processor)
+    collator = VideoCollator(processor, samples, root, profile, family.turn_end)
     lengths = row_lengths(collator)
     left_out = set(over_long(samples, lengths, profile.max_length, folder / "problems.json"))
     kept = [i for i in range(len(samples)) if i not in left_out]
-    dataset = Dataset.from_dict({"row": kept, "length": [lengths[i] for i in kept]})
+    rows = [(i, lengths[i]) for i in kept]
+    if profile.packed:
+        collator.groups = [[kept[i] for i in group] for group in shared_groups([samples[i] for i in kept])]
+        rows = [(n, len(collator.encode_row(n)[0].ids)) for n in range(len(collator.groups))]
+    dataset = Dataset.from_dict({"row": [row for row, _ in rows], "length": [length for _, length in rows]})
     args = SFTConfig(
         output_dir=str(folder / "checkpoints"), num_train_epochs=profile.sft_epochs, max_steps=max_steps,
         per_device_train_batch_size=profile.batch_size, gradient_accumulation_steps=profile.accumulation,
@@ -201,10 +234,11 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     trainer = VideoSFTTrainer(model=model, args=args, train_dataset=dataset,
                          data_collator=collator, processing_class=processor, peft_config=lora(profile, model),
                          callbacks=[LossLog(folder / "log.jsonl")])
-    trainer.decision_weight, trainer.decisions = profile.decision_weight, decision_tokens(processor)
+    trainer.decision_weight, trainer.decisions, trainer.axes = profile.decision_weight, decision_tokens(processor), family.axes
     freeze_warm_started(trainer.model)
     # casts to and fro under autocast cost a twelfth of a step, the stock attention a fifth of one on a CPU
-    with disable_input_dtype_casting(trainer.model, active=args.bf16), causal_blocks(model, active=args.use_cpu):
+    blocks = causal_blocks(model, active=args.use_cpu or profile.packed)
+    with disable_input_dtype_casting(trainer.model, active=args.bf16), blocks:
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
     return save_adapter(trainer.model, folder / "adapter", base)
 

@@ -1,0 +1,121 @@
+"""Packed rows: loss and gradients of the unpacked ones, in every family, whatever the number and length of the branches."""
+
+import pytest
+import torch
+
+from expstar_utils import models, training
+from expstar_utils.attention import branched_attention, causal_attention
+from expstar_utils.datasets import Case, expstar_sample
+from expstar_utils.files import read_jsonl
+from expstar_utils.miniatures import MINIATURES, noise_clip
+from expstar_utils.packing import Layout, encode_group, shared_groups, shares
+from expstar_utils.profiles import load_profile
+from expstar_utils.prompts import load_prompts
+from expstar_utils.records import Passage, Record
+
+TARGET = r".*(text_model|language_model).*\.(q_proj|v_proj|down_proj)"
+PASSAGES = ["Sodium burns yellow.", "Copper salts colour a flame green, and the bead cools.", "No.", "Lithium: crimson. " * 7]
+
+
+@pytest.fixture(scope="module", params=MINIATURES)
+def base(request, tmp_path_factory):
+    torch.set_num_threads(1)
+    return MINIATURES[request.param](tmp_path_factory.mktemp("base") / request.param)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    for seed in range(3):
+        noise_clip(folder / f"{seed}.mp4", 1 + seed, seed)
+    return folder
+
+
+def rows_of(number, passages, notes=True, history=()):
+    case = Case.model_validate({"id": f"chemistry_{number}", "experiment": f"chemistry/{number}", "subject": "chemistry",
+                                "title": f"Flame {number}", "step_number": 1, "clip": f"{number}.mp4", "summary": "s",
+                                "narration": [f"Salt {number} glows."], "principle": ["It emits."] if notes else []})
+    return [expstar_sample(case, list(history), load_prompts(), [Passage(id="p", text=PASSAGES[i])], relevant=i == 0)
+            for i in passages]
+
+
+def ragged():
+    """Four passages, none, one; the first step again with a history, and one row twice: 9 rows, 4 groups."""
+    return [*rows_of(0, range(4)), *rows_of(1, [0], notes=False), *rows_of(2, [1]), *rows_of(0, [1], history=["Before."]),
+            *rows_of(1, [0], notes=False), *rows_of(2, [1])]
+
+
+def test_what_is_shared_is_found():
+    assert shared_groups(ragged()) == [[0, 1, 2, 3], [4, 7], [5, 8], [6]]
+    assert shared_groups([]) == []
+
+
+def test_a_packed_row_holds_its_rows(base, root):
+    model, processor = models.load(str(base))
+    end = models.quirks(model, processor).turn_end
+    samples = ragged()[:4]
+    collate = training.VideoCollator(processor, samples, root, load_profile("tiny", frame_size=(56, 56)), end)
+    row, layout = encode_group(processor, samples, collate.frames(samples[0]), end)
+    assert layout.copies == len(layout.branches) == 4
+    assert layout.shared + sum(layout.branches) == len(row.ids) == len(row.labels)
+    at = layout.shared
+    for i, size in enumerate(layout.branches):
+        alone = collate.encode(i)
+        assert alone.ids == row.ids[:layout.shared] + row.ids[at:at + size]
+        assert alone.labels == row.labels[:layout.shared] + row.labels[at:at + size]
+        at += size
+
+
+def test_shares_count_rows():
+    counts = shares([Layout(3, 2, (1, 1, 1)), Layout(2, 4)], 6)
+    assert counts.tolist() == [[3, 3, 1, 1, 1, 1], [2, 2, 2, 2, 1, 1]]
+
+
+@pytest.mark.parametrize("layout", [Layout(1, 5, (3,)), Layout(3, 9, (1, 7, 4)), Layout(1, 12), Layout(2, 1, (2, 2))])
+def test_a_branch_sees_what_is_shared_and_itself(layout):
+    torch.manual_seed(0)
+    length = layout.shared + sum(layout.branches) + 2  # two of padding
+    q, k, v = (torch.randn(1, heads, length, 8, dtype=torch.float64) for heads in (6, 2, 2))
+    found = branched_attention(q, k, v, 0.3, [layout], block=4)
+    at = layout.shared
+    for size in layout.branches or (0,):
+        seen = [*range(layout.shared), *range(at, at + size)]
+        alone = causal_attention(*(x[:, :, seen] for x in (q, k, v)), 0.3)
+        torch.testing.assert_close(found[:, :, seen], alone)
+        at += size
+
+
+def gradients(base, root, folder, samples, monkeypatch, **changes):
+    """Losses as logged, and the gradients of three steps over all rows at once."""
+    caught = []
+
+    class Catch(training.LossLog):
+        def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+            caught.append(torch.cat([p.grad.flatten().clone() for p in model.parameters() if p.grad is not None]))
+
+    monkeypatch.setattr(training, "LossLog", Catch)
+    model, processor = models.load(str(base))
+    torch.manual_seed(0)
+    setting = load_profile("tiny", **{"base": str(base), "dtype": "float32", "frame_size": (56, 56), "max_frames_sft": 3,
+                                      "batch_size": 16, "lora_r": 4, "lora_alpha": 8, "lora_target": TARGET, "warm_start": [],
+                                      "warmup": 0.0, "sft_lr": 1e-3} | changes)
+    training.train_sft(model, processor, samples, root, setting, folder, str(base), max_steps=5)
+    [line] = read_jsonl(folder / "log.jsonl", Record)
+    return line.loss, caught
+
+
+@pytest.mark.parametrize("weight", [1.0, 10.0])
+def test_loss_and_gradients_are_those_of_the_unpacked_rows(base, root, tmp_path, monkeypatch, weight):
+    loss, expected = gradients(base, root, tmp_path / "rows", ragged(), monkeypatch, decision_weight=weight, packed=False)
+    packed, found = gradients(base, root, tmp_path / "packed", ragged(), monkeypatch, decision_weight=weight, packed=True)
+    assert packed == pytest.approx(loss, rel=1e-4)
+    assert len(expected) == len(found) == 5
+    for a, b in zip(expected, found, strict=True):
+        assert a.norm() > 1e-3
+        assert (a - b).norm() < 1e-4 * a.norm()
+
+
+def test_accumulated_packed_rows_weigh_as_one_batch(base, root, tmp_path, monkeypatch):
+    _, whole = gradients(base, root, tmp_path / "whole", ragged(), monkeypatch, packed=True)
+    _, parts = gradients(base, root, tmp_path / "parts", ragged(), monkeypatch, packed=True, batch_size=1, accumulation=4)
+    assert (whole[0] - parts[0]).norm() < 1e-4 * whole[0].norm()
