@@ -62,7 +62,7 @@ def branched_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tens
     for row, layout in enumerate(layouts):
         q, k, v = (part[row:row + 1] for part in (query, key, value))
         parts, start = [causal_attention(*(x[:, :, :layout.shared] for x in (q, k, v)), scaling, block)], layout.shared
-        for size in layout.branches:
+        for size in filter(None, layout.branches):
             end = start + size
             seen = [torch.cat([x[:, :, :layout.shared], x[:, :, start:end]], dim=2) for x in (k, v)]
             parts.append(causal_attention(q[:, :, start:end], *seen, scaling, block))

@@ -20,11 +20,10 @@ from expstar_utils.records import Sample
 
 @dataclass(frozen=True)
 class Layout:
-    """How a packed row is made up, in tokens: the shared part, then the branches. copies: how many rows share it."""
+    """How a packed row is made up, in tokens: what its rows share, then a branch for each of them (0 where it ends there)."""
 
-    copies: int
     shared: int
-    branches: tuple[int, ...] = ()
+    branches: tuple[int, ...]
 
 
 def opening(sample: Sample) -> int:
@@ -50,15 +49,15 @@ def encode_group(processor: ProcessorMixin, samples: Sequence[Sample], frames: F
         ids, labels = encode_turns(processor, sample.messages[first:], turn_end)
         row.ids += ids
         row.labels += labels
-        branches += [len(ids)] * bool(ids)
-    return row, Layout(len(samples), shared, tuple(branches))
+        branches.append(len(ids))
+    return row, Layout(shared, tuple(branches))
 
 
 def shares(layouts: Sequence[Layout], length: int) -> torch.Tensor:
     """How many unpacked rows each token stands for, float32 [rows, length]."""
     counts = torch.ones(len(layouts), length)
     for row, layout in enumerate(layouts):
-        counts[row, :layout.shared] = layout.copies
+        counts[row, :layout.shared] = len(layout.branches)
     return counts
 
 

@@ -23,7 +23,6 @@ from expstar_utils.encoding import (
     IGNORED,
     Encoded,
     decision_tokens,
-    encode_dialogue,
     merge_extras,
     pad_right,
     weigh_decisions,
@@ -41,7 +40,7 @@ class VideoCollator:
     """Rows of a dataset (`{"row": position in groups}`) -> one padded batch.
 
     Frames are sampled once a clip by the project's one sampler and kept in memory. Rows are never cut.
-    groups: positions in samples of what is packed into one row; None leaves every sample a row of its own.
+    groups: positions in samples of what is packed into one row; as long as it is not set, every sample is a row of its own.
     """
 
     processor: ProcessorMixin
@@ -65,18 +64,16 @@ class VideoCollator:
 
     def encode(self, position: int) -> Encoded:
         """Tokens, labels and frames of one sample."""
-        sample = self.samples[position]
-        return encode_dialogue(self.processor, sample.messages, self.frames(sample), self.turn_end)
+        return self.encode_group([position])[0]
 
-    def encode_row(self, row: int) -> tuple[Encoded, Layout | None]:
-        """Tokens, labels and frames of one row, and how it is packed."""
-        if self.groups is None:
-            return self.encode(row), None
-        samples = [self.samples[i] for i in self.groups[row]]
+    def encode_group(self, group: Sequence[int]) -> tuple[Encoded, Layout]:
+        """Tokens, labels and frames of samples that share all but their branches."""
+        samples = [self.samples[i] for i in group]
         return encode_group(self.processor, samples, self.frames(samples[0]), self.turn_end)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        encoded, layouts = zip(*(self.encode_row(row["row"]) for row in rows), strict=True)
+        groups = [[row["row"]] if self.groups is None else self.groups[row["row"]] for row in rows]
+        encoded, layouts = zip(*map(self.encode_group, groups), strict=True)
         ids = pad_right([e.ids for e in encoded], self.processor.tokenizer.pad_token_id)
         labels = pad_right([e.labels for e in encoded], IGNORED)
         mask = pad_right([[1] * len(e.ids) for e in encoded], 0)
@@ -185,9 +182,18 @@ class LossLog(TrainerCallback):
             append_jsonl(self.path, {"step": state.global_step, "loss": float(logs["loss"]), "lr": logs.get("learning_rate")})
 
 
-def row_lengths(collator: VideoCollator) -> list[int]:
-    """Length of every row in tokens."""
-    return [len(collator.encode(i).ids) for i in tqdm(range(len(collator.samples)), desc="rows", unit="row")]
+def row_lengths(collator: VideoCollator, groups: Sequence[Sequence[int]]) -> list[int]:
+    """Length of every sample in tokens.
+
+    Args:
+        groups: positions of the samples, those together that can be read together.
+    """
+    lengths = [0] * len(collator.samples)
+    for group in tqdm(groups, desc="lengths", unit="row"):
+        layout = collator.encode_group(group)[1]
+        for position, branch in zip(group, layout.branches, strict=True):
+            lengths[position] = layout.shared + branch
+    return lengths
 
 
 def over_long(samples: Sequence[Sample], lengths: Sequence[int], limit: int, problems: Path) -> list[int]:
@@ -214,14 +220,15 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     """
     family = quirks(model, processor)
     collator = VideoCollator(processor, samples, root, profile, family.turn_end)
-    lengths = row_lengths(collator)
+    groups = shared_groups(samples) if profile.packed else [[i] for i in range(len(samples))]
+    lengths = row_lengths(collator, groups)
     left_out = set(over_long(samples, lengths, profile.max_length, folder / "problems.json"))
-    kept = [i for i in range(len(samples)) if i not in left_out]
-    rows = [(i, lengths[i]) for i in kept]
+    groups = [kept for group in groups if (kept := [i for i in group if i not in left_out])]
     if profile.packed:
-        collator.groups = [[kept[i] for i in group] for group in shared_groups([samples[i] for i in kept])]
-        rows = [(n, len(collator.encode_row(n)[0].ids)) for n in range(len(collator.groups))]
-    dataset = Dataset.from_dict({"row": [row for row, _ in rows], "length": [length for _, length in rows]})
+        collator.groups = groups
+        rows = {"row": list(range(len(groups))), "length": [sum(lengths[i] for i in group) for group in groups]}
+    else:
+        rows = {"row": [i for [i] in groups], "length": [lengths[i] for [i] in groups]}
     args = SFTConfig(
         output_dir=str(folder / "checkpoints"), num_train_epochs=profile.sft_epochs, max_steps=max_steps,
         per_device_train_batch_size=profile.batch_size, gradient_accumulation_steps=profile.accumulation,
@@ -231,7 +238,7 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
         save_steps=profile.save_steps, save_total_limit=1, seed=seed, data_seed=seed,
         dataloader_pin_memory=False, max_grad_norm=1.0)
     model.name_or_path = base
-    trainer = VideoSFTTrainer(model=model, args=args, train_dataset=dataset,
+    trainer = VideoSFTTrainer(model=model, args=args, train_dataset=Dataset.from_dict(rows),
                          data_collator=collator, processing_class=processor, peft_config=lora(profile, model),
                          callbacks=[LossLog(folder / "log.jsonl")])
     trainer.decision_weight, trainer.decisions, trainer.axes = profile.decision_weight, decision_tokens(processor), family.axes

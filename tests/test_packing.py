@@ -6,7 +6,7 @@ import torch
 from expstar_utils import models, training
 from expstar_utils.attention import branched_attention, causal_attention
 from expstar_utils.datasets import Case, expstar_sample
-from expstar_utils.files import read_jsonl
+from expstar_utils.files import read_json, read_jsonl
 from expstar_utils.miniatures import MINIATURES, noise_clip
 from expstar_utils.packing import Layout, encode_group, shared_groups, shares
 from expstar_utils.profiles import load_profile
@@ -56,7 +56,7 @@ def test_a_packed_row_holds_its_rows(base, root):
     samples = ragged()[:4]
     collate = training.VideoCollator(processor, samples, root, load_profile("tiny", frame_size=(56, 56)), end)
     row, layout = encode_group(processor, samples, collate.frames(samples[0]), end)
-    assert layout.copies == len(layout.branches) == 4
+    assert len(layout.branches) == 4
     assert layout.shared + sum(layout.branches) == len(row.ids) == len(row.labels)
     at = layout.shared
     for i, size in enumerate(layout.branches):
@@ -67,18 +67,18 @@ def test_a_packed_row_holds_its_rows(base, root):
 
 
 def test_shares_count_rows():
-    counts = shares([Layout(3, 2, (1, 1, 1)), Layout(2, 4)], 6)
+    counts = shares([Layout(2, (1, 1, 1)), Layout(4, (0, 0))], 6)
     assert counts.tolist() == [[3, 3, 1, 1, 1, 1], [2, 2, 2, 2, 1, 1]]
 
 
-@pytest.mark.parametrize("layout", [Layout(1, 5, (3,)), Layout(3, 9, (1, 7, 4)), Layout(1, 12), Layout(2, 1, (2, 2))])
+@pytest.mark.parametrize("layout", [Layout(5, (3,)), Layout(9, (1, 7, 0, 4)), Layout(12, (0,)), Layout(1, (2, 2))])
 def test_a_branch_sees_what_is_shared_and_itself(layout):
     torch.manual_seed(0)
     length = layout.shared + sum(layout.branches) + 2  # two of padding
     q, k, v = (torch.randn(1, heads, length, 8, dtype=torch.float64) for heads in (6, 2, 2))
     found = branched_attention(q, k, v, 0.3, [layout], block=4)
     at = layout.shared
-    for size in layout.branches or (0,):
+    for size in layout.branches:
         seen = [*range(layout.shared), *range(at, at + size)]
         alone = causal_attention(*(x[:, :, seen] for x in (q, k, v)), 0.3)
         torch.testing.assert_close(found[:, :, seen], alone)
@@ -119,3 +119,17 @@ def test_accumulated_packed_rows_weigh_as_one_batch(base, root, tmp_path, monkey
     _, whole = gradients(base, root, tmp_path / "whole", ragged(), monkeypatch, packed=True)
     _, parts = gradients(base, root, tmp_path / "parts", ragged(), monkeypatch, packed=True, batch_size=1, accumulation=4)
     assert (whole[0] - parts[0]).norm() < 1e-4 * whole[0].norm()
+
+
+def test_an_over_long_branch_is_left_out_and_its_siblings_stay(base, root, tmp_path, monkeypatch):
+    model, processor = models.load(str(base))
+    whole, setting = ragged(), load_profile("tiny", frame_size=(56, 56), max_frames_sft=3)
+    collate = training.VideoCollator(processor, whole, root, setting, models.quirks(model, processor).turn_end)
+    lengths = [len(collate.encode(n).ids) for n in range(len(whole))]
+    assert max(lengths) == lengths[3]
+    rest = whole[:3] + whole[4:]
+    _, expected = gradients(base, root, tmp_path / "rest", rest, monkeypatch, packed=True)
+    _, found = gradients(base, root, tmp_path / "whole", whole, monkeypatch, packed=True, max_length=lengths[3] - 1)
+    [problem] = read_json(tmp_path / "whole" / "problems.json")
+    assert problem["found"] == f"{lengths[3]} tokens"
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))

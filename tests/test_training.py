@@ -46,8 +46,8 @@ def samples(count):
 
 def profile(base, **changes):
     return load_profile("tiny", **{"base": str(base), "dtype": "float32", "frame_size": (56, 56), "max_frames_sft": 3,
-                                   "batch_size": 2, "save_steps": 1, "lora_r": 4, "lora_alpha": 8, "lora_target": TARGET,
-                                   "warm_start": WHOLE[base.name], "warmup": 0.0} | changes)
+                                   "batch_size": 2, "packed": False, "save_steps": 1, "lora_r": 4, "lora_alpha": 8,
+                                   "lora_target": TARGET, "warm_start": WHOLE[base.name], "warmup": 0.0} | changes)
 
 
 def train(base, root, folder, count, steps, **changes):
