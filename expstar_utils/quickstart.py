@@ -101,8 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         setting, title, info = load_profile(given.profile), checked_title(given.title), media.probe(Path(given.video))
+        writer = commentator(setting)  # first, so that missing weights are told at once
         steps, _ = find_steps(info, title, given.language or None)
-        cases, predictions = comment_video(commentator(setting), info, title, given.subject, steps, setting)
+        cases, predictions = comment_video(writer, info, title, given.subject, steps, setting)
         doc = export.document(title, given.video, cases, predictions)
         files = export.write_commentary(given.out, doc)
     except ExpStarError as error:
