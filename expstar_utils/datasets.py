@@ -116,19 +116,19 @@ def baseline_sample(case: Case, previous: Sequence[str], prompts: Prompts) -> Sa
 
 
 def expstar_sample(case: Case, previous: Sequence[str], prompts: Prompts, passages: Sequence[Passage] | None = None,
-                   relevant: bool = True) -> Sample:
+                   relevant: bool = True, notes: bool = True) -> Sample:
     """Published ExpStar row: 3 messages ending in [No Retrieval], or 5 with passages and their verdict.
 
     Args:
         passages: shown in one turn, all relevant or all irrelevant; None shows the placeholder.
-        relevant: the verdict that the row teaches.
+        relevant: the verdict that the row teaches. notes: whether the row goes on with principle and safety.
     """
     opening = section(tags.NARRATION, case.narration) + (tags.RETRIEVAL if case.needs_retrieval else tags.NO_RETRIEVAL)
     messages = [*prompts.prefix(case.subject, case.title, previous), Message(role="assistant", content=opening)]
     if case.needs_retrieval:
         texts = [prompts.placeholder_passage] if passages is None else [p.text for p in passages]
         verdict = tags.RELEVANT if relevant else tags.IRRELEVANT
-        answer = f"{verdict}\n{case.notes()}".rstrip("\n")
+        answer = f"{verdict}\n{case.notes()}".rstrip("\n") if notes else f"{verdict}\n"
         messages += [prompts.passages(texts), Message(role="assistant", content=answer)]
     return _sample(case, messages)
 
@@ -139,7 +139,8 @@ def _sample(case: Case, messages: list[Message]) -> Sample:
 
 
 def filled_samples(case: Case, previous: Sequence[str], prompts: Prompts, found: RetrievalResult | None, *,
-                   max_relevant: int | None = None, max_irrelevant: int | None = None, joint: bool = False) -> list[Sample]:
+                   max_relevant: int | None = None, max_irrelevant: int | None = None, joint: bool = False,
+                   irrelevant_notes: bool = True) -> list[Sample]:
     """ExpStar rows of a case with the passages that retrieval found: one row a passage, best first.
 
     Args:
@@ -147,6 +148,8 @@ def filled_samples(case: Case, previous: Sequence[str], prompts: Prompts, found:
         max_relevant, max_irrelevant: at most so many rows of each; None takes all (published), `max_irrelevant=1` is
             the published `less`.
         joint: with two or more relevant passages, the first row shows the best two together.
+        irrelevant_notes: whether rows with an irrelevant passage go on after their verdict (published); the row of a step for
+            which nothing was found always does.
     """
     if not case.needs_retrieval or found is None:
         return [expstar_sample(case, previous, prompts)]
@@ -158,7 +161,8 @@ def filled_samples(case: Case, previous: Sequence[str], prompts: Prompts, found:
     if joint and len(good) > 1:
         shown = [good[:2], *shown]
     rows = [expstar_sample(case, previous, prompts, group, relevant=True) for group in shown[:max_relevant]]
-    return rows + [expstar_sample(case, previous, prompts, [d], relevant=False) for d in bad[:max_irrelevant]]
+    return rows + [expstar_sample(case, previous, prompts, [d], relevant=False, notes=irrelevant_notes)
+                   for d in bad[:max_irrelevant]]
 
 
 def training_samples(steps: Sequence[Case], prompts: Prompts, found: dict[str, RetrievalResult], history: HistoryOf, *,

@@ -43,6 +43,7 @@ class Profile(BaseModel):
     max_relevant: int | None = Field(None, ge=0)
     max_irrelevant: int | None = Field(None, ge=0)
     joint: bool = False
+    irrelevant_notes: bool = True
     history_dropout: float = Field(0.0, ge=0, le=1)
     closed_book: float = Field(0.0, ge=0, le=1)
     history: Literal["summary", "narration"] = "summary"

@@ -234,6 +234,19 @@ def sees_history(row: Sample) -> bool:
     return "N1." in row.messages[1].content
 
 
+def test_irrelevant_rows_can_end_with_their_verdict():
+    found = FOUND[STEPS[1].id]
+    whole = filled_samples(STEPS[1], [], PROMPTS, found)
+    short = filled_samples(STEPS[1], [], PROMPTS, found, irrelevant_notes=False)
+    assert [row.messages[:4] for row in whole] == [row.messages[:4] for row in short]
+    answers = [row.messages[4].content for row in short]
+    assert {a for a in answers if a.startswith("[Irrelevant]")} == {"[Irrelevant]\n"}
+    assert [a for a in answers if a.startswith("[Relevant]")] == [
+        row.messages[4].content for row in whole if row.messages[4].content.startswith("[Relevant]")]
+    [nothing] = filled_samples(STEPS[1], [], PROMPTS, found.model_copy(update={"documents": []}), irrelevant_notes=False)
+    assert nothing.messages[4].content != "[Irrelevant]\n"
+
+
 def test_rows_keep_their_history_unless_told_otherwise():
     rows = training_samples(STEPS, PROMPTS, FOUND, "narration", **LIMITS)
     assert len(rows) == 2 * len(STEPS)
