@@ -196,6 +196,7 @@ def make_retriever(tower: Tower | None, index: Index, text_weight: float, video_
         tower: video encoder; None leaves the clip out of the query.
     """
     def find(query: str, frames, k: int) -> list[Passage]:
+        """The k best passages for one clip and what was narrated."""
         text = encode_texts([query])
         video = encode_clips(tower, [frames.pixels]) if tower is not None else None
         places = index.hybrid([query], fuse(text, video, text_weight, video_weight), k, lexical_weight)

@@ -182,17 +182,17 @@ class LossLog(TrainerCallback):
             append_jsonl(self.path, {"step": state.global_step, "loss": float(logs["loss"]), "lr": logs.get("learning_rate")})
 
 
-def row_lengths(collator: VideoCollator, groups: Sequence[Sequence[int]]) -> list[int]:
-    """Length of every sample in tokens.
+def row_lengths(collator: VideoCollator, groups: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Length of every sample in tokens: (up to the end of its first answer, behind it).
 
     Args:
         groups: positions of the samples, those together that can be read together.
     """
-    lengths = [0] * len(collator.samples)
+    lengths = [(0, 0)] * len(collator.samples)
     for group in tqdm(groups, desc="lengths", unit="row"):
         layout = collator.encode_group(group)[1]
         for position, branch in zip(group, layout.branches, strict=True):
-            lengths[position] = layout.shared + branch
+            lengths[position] = layout.shared, branch
     return lengths
 
 
@@ -222,13 +222,11 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     collator = VideoCollator(processor, samples, root, profile, family.turn_end)
     groups = shared_groups(samples) if profile.packed else [[i] for i in range(len(samples))]
     lengths = row_lengths(collator, groups)
-    left_out = set(over_long(samples, lengths, profile.max_length, folder / "problems.json"))
+    left_out = set(over_long(samples, list(map(sum, lengths)), profile.max_length, folder / "problems.json"))
     groups = [kept for group in groups if (kept := [i for i in group if i not in left_out])]
-    if profile.packed:
-        collator.groups = groups
-        rows = {"row": list(range(len(groups))), "length": [sum(lengths[i] for i in group) for group in groups]}
-    else:
-        rows = {"row": [i for [i] in groups], "length": [lengths[i] for [i] in groups]}
+    collator.groups = groups if profile.packed else None
+    rows = {"row": list(range(len(groups))) if profile.packed else [i for [i] in groups],
+            "length": [lengths[group[0]][0] + sum(lengths[i][1] for i in group) for group in groups]}
     args = SFTConfig(
         output_dir=str(folder / "checkpoints"), num_train_epochs=profile.sft_epochs, max_steps=max_steps,
         per_device_train_batch_size=profile.batch_size, gradient_accumulation_steps=profile.accumulation,

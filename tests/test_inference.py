@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_runs import noise_clips
 
 from expstar_utils import inference, models
 from expstar_utils.datasets import Case
@@ -11,7 +12,7 @@ from expstar_utils.encoding import encode_dialogue, encode_prefix, text_ids
 from expstar_utils.files import read_jsonl
 from expstar_utils.inference import Commentator, Settings, Step, infer, retrieval_prob
 from expstar_utils.media import sample_frames
-from expstar_utils.miniatures import MINIATURES, miniature_smolvlm, noise_clip
+from expstar_utils.miniatures import MINIATURES, miniature_smolvlm
 from expstar_utils.prompts import IRRELEVANT, NO_RETRIEVAL, RELEVANT, RETRIEVAL, load_prompts, parse
 from expstar_utils.records import ExpStarError, Message, Passage, Prediction
 
@@ -23,10 +24,7 @@ logps = st.floats(-1e4, 0)
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    for seed in range(4):
-        noise_clip(folder / f"{seed}.mp4", 3 + seed, seed)
-    return folder
+    return noise_clips(tmp_path_factory.mktemp("clips"), [3, 4, 5, 6])
 
 
 @pytest.fixture(scope="module")

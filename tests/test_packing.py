@@ -2,33 +2,17 @@
 
 import pytest
 import torch
+from small_runs import small_profile
 
 from expstar_utils import models, training
 from expstar_utils.attention import branched_attention, causal_attention
 from expstar_utils.datasets import Case, expstar_sample
 from expstar_utils.files import read_json, read_jsonl
-from expstar_utils.miniatures import MINIATURES, noise_clip
 from expstar_utils.packing import Layout, encode_group, shared_groups, shares
-from expstar_utils.profiles import load_profile
 from expstar_utils.prompts import load_prompts
 from expstar_utils.records import Passage, Record
 
-TARGET = r".*(text_model|language_model).*\.(q_proj|v_proj|down_proj)"
 PASSAGES = ["Sodium burns yellow.", "Copper salts colour a flame green, and the bead cools.", "No.", "Lithium: crimson. " * 7]
-
-
-@pytest.fixture(scope="module", params=MINIATURES)
-def base(request, tmp_path_factory):
-    torch.set_num_threads(1)
-    return MINIATURES[request.param](tmp_path_factory.mktemp("base") / request.param)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    for seed in range(3):
-        noise_clip(folder / f"{seed}.mp4", 1 + seed, seed)
-    return folder
 
 
 def rows_of(number, passages, notes=True, history=()):
@@ -54,7 +38,7 @@ def test_a_packed_row_holds_its_rows(base, root):
     model, processor = models.load(str(base))
     end = models.quirks(model, processor).turn_end
     samples = ragged()[:4]
-    collate = training.VideoCollator(processor, samples, root, load_profile("tiny", frame_size=(56, 56)), end)
+    collate = training.VideoCollator(processor, samples, root, small_profile(base), end)
     row, layout = encode_group(processor, samples, collate.frames(samples[0]), end)
     assert len(layout.branches) == 4
     assert layout.shared + sum(layout.branches) == len(row.ids) == len(row.labels)
@@ -86,7 +70,7 @@ def test_a_branch_sees_what_is_shared_and_itself(layout):
 
 
 def gradients(base, root, folder, samples, monkeypatch, **changes):
-    """Losses as logged, and the gradients of three steps over all rows at once."""
+    """Losses as logged, and the gradients of five steps over all rows at once."""
     caught = []
 
     class Catch(training.LossLog):
@@ -96,9 +80,7 @@ def gradients(base, root, folder, samples, monkeypatch, **changes):
     monkeypatch.setattr(training, "LossLog", Catch)
     model, processor = models.load(str(base))
     torch.manual_seed(0)
-    setting = load_profile("tiny", **{"base": str(base), "dtype": "float32", "frame_size": (56, 56), "max_frames_sft": 3,
-                                      "batch_size": 16, "lora_r": 4, "lora_alpha": 8, "lora_target": TARGET, "warm_start": [],
-                                      "warmup": 0.0, "sft_lr": 1e-3} | changes)
+    setting = small_profile(base, **{"batch_size": 16, "sft_lr": 1e-3} | changes)
     training.train_sft(model, processor, samples, root, setting, folder, str(base), max_steps=5)
     [line] = read_jsonl(folder / "log.jsonl", Record)
     return line.loss, caught
@@ -123,8 +105,8 @@ def test_accumulated_packed_rows_weigh_as_one_batch(base, root, tmp_path, monkey
 
 def test_an_over_long_branch_is_left_out_and_its_siblings_stay(base, root, tmp_path, monkeypatch):
     model, processor = models.load(str(base))
-    whole, setting = ragged(), load_profile("tiny", frame_size=(56, 56), max_frames_sft=3)
-    collate = training.VideoCollator(processor, whole, root, setting, models.quirks(model, processor).turn_end)
+    whole = ragged()
+    collate = training.VideoCollator(processor, whole, root, small_profile(base), models.quirks(model, processor).turn_end)
     lengths = [len(collate.encode(n).ids) for n in range(len(whole))]
     assert max(lengths) == lengths[3]
     rest = whole[:3] + whole[4:]

@@ -3,34 +3,18 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import small_profile
 
 from expstar_utils import models
 from expstar_utils.datasets import Case, expstar_sample
 from expstar_utils.encoding import IGNORED, decision_tokens, encode_prefix, weigh_decisions
 from expstar_utils.files import read_json, read_jsonl
 from expstar_utils.media import sample_frames
-from expstar_utils.miniatures import MINIATURES, noise_clip
-from expstar_utils.profiles import load_profile
 from expstar_utils.prompts import load_prompts
 from expstar_utils.records import ExpStarError, Passage, Record
 from expstar_utils.training import LengthBatches, VideoCollator, train_sft
 
-TARGET = r".*(text_model|language_model).*\.(q_proj|v_proj|down_proj)"
 WHOLE = {"smolvlm": ["connector"], "qwen2_5_vl": []}
-
-
-@pytest.fixture(scope="module", params=MINIATURES)
-def base(request, tmp_path_factory):
-    torch.set_num_threads(1)
-    return MINIATURES[request.param](tmp_path_factory.mktemp("base") / request.param)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    for seed in range(6):
-        noise_clip(folder / f"{seed}.mp4", 1 + seed % 3, seed)
-    return folder
 
 
 def samples(count):
@@ -45,9 +29,7 @@ def samples(count):
 
 
 def profile(base, **changes):
-    return load_profile("tiny", **{"base": str(base), "dtype": "float32", "frame_size": (56, 56), "max_frames_sft": 3,
-                                   "batch_size": 2, "packed": False, "save_steps": 1, "lora_r": 4, "lora_alpha": 8,
-                                   "lora_target": TARGET, "warm_start": WHOLE[base.name], "warmup": 0.0} | changes)
+    return small_profile(base, **{"warm_start": WHOLE[base.name]} | changes)
 
 
 def train(base, root, folder, count, steps, **changes):

@@ -138,6 +138,7 @@ def loaded_beam(c: Canvas, support="posts", load=0, color="#d62020", lift=0.0, b
 def bending_slice(c: Canvas, bend=0.0):
     """Piece of a beam seen close, origin at its centre; bend 0-1: its top shortens (purple), its bottom stretches (orange)."""
     def place(x: float, y: float) -> tuple[float, float]:
+        """Where a point of the straight piece lies once it is bent."""
         if bend < 0.02:
             return x, y
         radius = 0.75 / bend

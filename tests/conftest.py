@@ -1,0 +1,20 @@
+"""Fixtures of several test files."""
+
+import pytest
+import torch
+from small_runs import noise_clips
+
+from expstar_utils.miniatures import MINIATURES
+
+
+@pytest.fixture(scope="module", params=MINIATURES)
+def base(request, tmp_path_factory):
+    """Folder of a miniature, each family in turn."""
+    torch.set_num_threads(1)
+    return MINIATURES[request.param](tmp_path_factory.mktemp("base") / request.param)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Folder of six clips of noise, 1 to 3 s long."""
+    return noise_clips(tmp_path_factory.mktemp("clips"), [1, 2, 3, 1, 2, 3])
