@@ -36,7 +36,9 @@ class State:
 
 
 class Decoder:
-    """Runs one model over batches of states.
+    """Runs one model over batches of states; scores in float32 whatever the model's own precision.
+
+    In bfloat16 scores near 32 lie 0.25 apart, so that many probabilities would be equal.
 
     Args:
         model: any AutoModelForImageTextToText, with or without adapter.
@@ -44,46 +46,53 @@ class Decoder:
     """
 
     def __init__(self, model: PreTrainedModel, axes: int = 1):
-        self.model, self.axes = model, axes
+        self.axes = axes
+        whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.inner, self.device = whole.model, model.device
+        head = whole.get_output_embeddings()
+        self._weight = head.weight.detach().float()
+        self._bias = None if head.bias is None else head.bias.detach().float()
+
+    def _logits(self, features: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(features.float(), self._weight, self._bias)
 
     @torch.inference_mode()
     def prefill(self, prefix: Encoded) -> State:
         """Read a prompt with its frames."""
-        ids = torch.tensor([prefix.ids], device=self.model.device)
-        extras = {k: torch.as_tensor(v).to(self.model.device) for k, v in prefix.extras.items()}
-        out = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **extras, use_cache=True, logits_to_keep=1)
+        ids = torch.tensor([prefix.ids], device=self.device)
+        extras = {k: torch.as_tensor(v).to(self.device) for k, v in prefix.extras.items()}
+        out = self.inner(input_ids=ids, attention_mask=torch.ones_like(ids), **extras, use_cache=True)
         position = len(prefix.ids)
         if self.axes > 1:  # mRoPE: go on from the last token; `rope_deltas` counts from the video's end when that is later
-            inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-            position = int(inner.model.get_rope_index(ids, **extras)[0][0, 0, -1]) + 1
+            position = int(self.inner.get_rope_index(ids, **extras)[0][0, 0, -1]) + 1
         layers = out.past_key_values.layers
-        return State(tuple(x.keys for x in layers), tuple(x.values for x in layers), position, out.logits[0, -1].float())
+        logits = self._logits(out.last_hidden_state[0, -1])
+        return State(tuple(x.keys for x in layers), tuple(x.values for x in layers), position, logits)
 
     @torch.inference_mode()
-    def extend(self, states: Sequence[State], suffixes: Sequence[Sequence[int]]) -> tuple[list[State], list[float]]:
-        """Read one suffix behind each state.
+    def extend(self, states: Sequence[State], suffixes: Sequence[Sequence[int]]) -> list[State]:
+        """Read one suffix behind each state; returns the states behind the suffixes."""
+        return self._read(states, suffixes)[0]
 
-        Returns:
-            (states behind the suffixes, log-probability in nats of each suffix given its state).
-        """
-        if not states:
-            return [], []
-        batch = _Batch(states)
-        lengths = [len(s) for s in suffixes]
-        logits = self._forward(batch, pad_right(suffixes, 0), pad_right([[1] * n for n in lengths], 0))
-        scores = []
-        for i, suffix in enumerate(suffixes):
-            before = torch.cat([states[i].logits[None], logits[i, : lengths[i] - 1].float()])
-            scores.append(float(before.log_softmax(-1)[torch.arange(lengths[i]), torch.tensor(suffix)].sum()))
-        ends = [logits[i, n - 1].float() for i, n in enumerate(lengths)]
-        return batch.split(lengths, ends), scores
-
+    @torch.inference_mode()
     def score(self, states: Sequence[State], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probability of every continuation behind every state, [states][continuations], nats."""
-        flat = [s for s in states for _ in continuations]
-        _, scores = self.extend(flat, [list(c) for _ in states for c in continuations])
+        flat, suffixes = [s for s in states for _ in continuations], [list(c) for _ in states for c in continuations]
+        scores = []
+        for state, suffix, features in zip(flat, suffixes, self._read(flat, suffixes)[1], strict=True):
+            logits = torch.cat([state.logits[None], self._logits(features[:-1])])
+            scores.append(float(logits.log_softmax(-1)[torch.arange(len(suffix)), torch.tensor(suffix)].sum()))
         n = len(continuations)
         return [scores[i:i + n] for i in range(0, len(scores), n)]
+
+    def _read(self, states: Sequence[State], suffixes: Sequence[Sequence[int]]) -> tuple[list[State], list[torch.Tensor]]:
+        """States behind the suffixes, and the features of every suffix, [length, width]."""
+        if not states:
+            return [], []
+        batch, lengths = _Batch(states), [len(s) for s in suffixes]
+        features = self._forward(batch, pad_right(suffixes, 0), pad_right([[1] * n for n in lengths], 0))
+        ends = self._logits(torch.stack([features[i, n - 1] for i, n in enumerate(lengths)]))
+        return batch.split(lengths, list(ends)), [features[i, :n] for i, n in enumerate(lengths)]
 
     @torch.inference_mode()
     def decode(self, states: Sequence[State], max_new_tokens: int, end: int, temperature: float = 0.0,
@@ -110,7 +119,8 @@ class Decoder:
                 break
             for i in open_rows:
                 written[i].append(int(chosen[i]))
-            logits = self._forward(batch, chosen[:, None], torch.ones(len(states), 1, dtype=torch.long))[:, -1].float()
+            features = self._forward(batch, chosen[:, None], torch.ones(len(states), 1, dtype=torch.long))
+            logits = self._logits(features[:, -1])
             for i in open_rows:
                 latest[i] = logits[i]
         return batch.split([len(w) for w in written], latest), written
@@ -121,9 +131,8 @@ class Decoder:
         batch.mask = torch.cat([batch.mask, mask], 1)
         if self.axes > 1:
             positions = positions.expand(self.axes, *positions.shape)
-        device = self.model.device
-        return self.model(input_ids=ids.to(device), attention_mask=batch.mask.to(device), position_ids=positions.to(device),
-                          past_key_values=batch.cache, use_cache=True).logits
+        return self.inner(input_ids=ids.to(self.device), attention_mask=batch.mask.to(self.device),
+                          position_ids=positions.to(self.device), past_key_values=batch.cache, use_cache=True).last_hidden_state
 
 
 class _Batch:

@@ -116,7 +116,7 @@ class Commentator:
             tokens, dropped = self._without_control(tokens)
             step.state, step.narration = prompt, self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
             if tokens:  # the last token is read again, so that its successor's probabilities are fresh
-                [step.state], _ = self.decoder.extend([state.cropped(dropped + 1)], [tokens[-1:]])
+                [step.state] = self.decoder.extend([state.cropped(dropped + 1)], [tokens[-1:]])
 
     def _without_control(self, tokens: list[int]) -> tuple[list[int], int]:
         """Tokens before the first control string or second section, and how many were dropped."""
@@ -137,13 +137,13 @@ class Commentator:
 
     def _judge(self, step: Step) -> list[State]:
         """Judge every passage in a branch of its own; returns the state behind each passage."""
-        [step.state], _ = self.decoder.extend([step.state], [self.yes + [self.end]])
+        [step.state] = self.decoder.extend([step.state], [self.yes + [self.end]])
         if self.settings.knowledge == "never" or self.retriever is None:
             return []
         query = f"{step.case.title}. {' '.join(tags.parse(step.narration).commentary.narration)}"
         frames = step.frames.blanked() if self.settings.blank else step.frames
         step.passages = self.retriever(query, frames, self.settings.passages)
-        branches, _ = self.decoder.extend([step.state] * len(step.passages), [self._turn([p.text]) for p in step.passages])
+        branches = self.decoder.extend([step.state] * len(step.passages), [self._turn([p.text]) for p in step.passages])
         scores = self.decoder.score(branches, [self.good, self.bad])
         step.relevance = [retrieval_prob(*pair) for pair in scores]
         return branches
@@ -161,8 +161,8 @@ class Commentator:
                 state = branch[step.chosen[0]]
             else:
                 texts = [step.passages[i].text for i in step.chosen]
-                [state], _ = self.decoder.extend([step.state], [self._turn(texts)])
-            [state], _ = self.decoder.extend([state], [self.good if step.chosen else self.bad])
+                [state] = self.decoder.extend([step.state], [self._turn(texts)])
+            [state] = self.decoder.extend([state], [self.good if step.chosen else self.bad])
             states.append(state)
         if states:
             _, written = self._decode(states)

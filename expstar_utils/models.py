@@ -82,21 +82,21 @@ def load(base: str, adapter: Path | None = None, dtype: torch.dtype = torch.floa
     if adapter is None:
         return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval(), processor
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32 if merge else dtype)
-    model = attach_adapter(model, Path(adapter), base)
+    model = attach_adapter(model, Path(adapter), base, trainable=not merge)
     if merge:  # in float32, then rounded once: half the multiplications of an adapter kept apart
         model = model.merge_and_unload().to(dtype)
     return model.eval(), processor
 
 
-def attach_adapter(model: PreTrainedModel, adapter: Path, base: str) -> PreTrainedModel:
-    """The model with a trained adapter; its `base_model_name_or_path` must be `base`."""
+def attach_adapter(model: PreTrainedModel, adapter: Path, base: str, trainable: bool = False) -> PreTrainedModel:
+    """The model with a trained adapter, `trainable` further or not; its `base_model_name_or_path` must be `base`."""
     from peft import PeftConfig, PeftModel
     if not (adapter / "adapter_config.json").is_file():
         raise ExpStarError(f"{adapter}: no adapter there, expected adapter_config.json; train one with notebook 04a")
     made_for = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
     if made_for != base:
         raise ExpStarError(f"{adapter}: made for base {made_for!r}, found base {base!r}; use the profile it was trained with")
-    return PeftModel.from_pretrained(model, str(adapter))
+    return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
 
 
 def vision_config() -> Any:

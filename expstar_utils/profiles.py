@@ -31,6 +31,11 @@ class Profile(BaseModel):
     accumulation: int = Field(1, ge=1)
     gradient_checkpointing: bool = False
     packed: bool = False
+    caption_epochs: float = Field(0.0, ge=0)
+    caption_batch: int = Field(8, ge=1)
+    caption_lr: float = Field(1e-3, gt=0)
+    caption_connector_lr: float = Field(1e-4, ge=0)
+    telling_weight: float = Field(1.0, gt=0)
     sft_epochs: float = Field(gt=0)
     sft_lr: float = Field(gt=0)
     warmup: float = Field(ge=0)
@@ -40,6 +45,7 @@ class Profile(BaseModel):
     lora_alpha: int = Field(ge=1)
     lora_target: str
     warm_start: list[str] = []
+    warm_start_lr: float = Field(0.0, ge=0)
     max_relevant: int | None = Field(None, ge=0)
     max_irrelevant: int | None = Field(None, ge=0)
     joint: bool = False
@@ -54,6 +60,12 @@ class Profile(BaseModel):
     tau: float = Field(0.5, ge=0, le=1)
     verdict_threshold: float = Field(0.5, ge=0, le=1)
     max_new_tokens: int = Field(ge=1)
+
+    def for_captions(self) -> Profile:
+        """The same profile for notebook 04a's first stage, whose rows are captions."""
+        return self.model_copy(update={"sft_epochs": self.caption_epochs, "batch_size": self.caption_batch, "packed": False,
+                                       "sft_lr": self.caption_lr, "warm_start_lr": self.caption_connector_lr,
+                                       "decision_weight": 1.0, "accumulation": 1})
 
 
 def load_profile(name: str, **overrides: Any) -> Profile:

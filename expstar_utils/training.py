@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import Sampler
 from tqdm import tqdm
@@ -41,6 +41,7 @@ class VideoCollator:
 
     Frames are sampled once a clip by the project's one sampler and kept in memory. Rows are never cut.
     groups: positions in samples of what is packed into one row; as long as it is not set, every sample is a row of its own.
+    telling: token ids by sample id that count for the profile's `telling_weight` each (`captions.telling_tokens`).
     """
 
     processor: ProcessorMixin
@@ -49,6 +50,7 @@ class VideoCollator:
     profile: Profile
     turn_end: str
     groups: list[list[int]] | None = None
+    telling: Mapping[str, set[int]] | None = None
 
     def __post_init__(self) -> None:
         self._frames: dict[str, Frames] = {}
@@ -78,8 +80,14 @@ class VideoCollator:
         labels = pad_right([e.labels for e in encoded], IGNORED)
         mask = pad_right([[1] * len(e.ids) for e in encoded], 0)
         extras = merge_extras([e.extras for e in encoded], [len(e.ids) for e in encoded])
-        packed = {} if self.groups is None else {"layouts": list(layouts)}
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels, **extras, **packed}
+        if self.groups is not None:
+            extras["layouts"] = list(layouts)
+        if self.telling is not None:
+            telling = [self.telling[self.samples[group[0]].id] for group in groups]
+            weights = [[self.profile.telling_weight if t in its else 1.0 for t in e.labels]
+                       for its, e in zip(telling, encoded, strict=True)]
+            extras["weights"] = pad_right(weights, 1.0)
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels, **extras}
 
 
 class LengthBatches(Sampler):
@@ -118,11 +126,23 @@ class VideoSFTTrainer(SFTTrainer):
 
     `decision_weight`: how many tokens a control string's deciding token counts for. It is one token in sixty, and all that the
     gate and the verdicts learn from. `decisions`: see `decision_tokens`. `axes`: rows of position ids that the family takes.
+    `warm_start_lr`: learning rate of the modules that go with the adapter as a whole.
     """
 
     decision_weight: float = 1.0
     axes: int = 1
     decisions: Sequence[tuple[list[int], int]] = ()
+    warm_start_lr: float = 0.0
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """The stock optimiser, with a learning rate of their own for the warm-started modules."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        whole = {id(p) for n, p in self.model.named_parameters() if "modules_to_save" in n and p.requires_grad}
+        for group in list(optimizer.param_groups):
+            if mine := [p for p in group["params"] if id(p) in whole]:
+                group["params"] = [p for p in group["params"] if id(p) not in whole]
+                optimizer.add_param_group({**group, "params": mine, "lr": self.warm_start_lr})
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -131,14 +151,17 @@ class VideoSFTTrainer(SFTTrainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
                      num_items_in_batch: torch.Tensor | None = None) -> Any:
         """Sum of the trained tokens' weighted negative log-likelihoods over their number, nats."""
-        if return_outputs or (self.accelerator.device.type != "cpu" and self.decision_weight == 1 and "layouts" not in inputs):
+        plain = self.decision_weight == 1 and not {"layouts", "weights"} & set(inputs)
+        if return_outputs or (self.accelerator.device.type != "cpu" and plain):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        targets, given = inputs["labels"][:, 1:], {k: v for k, v in inputs.items() if k != "labels"}
+        targets, given = inputs["labels"][:, 1:], {k: v for k, v in inputs.items() if k not in ("labels", "weights")}
         trained = targets != IGNORED
         logits = self._trained_logits(model, given, trained).float()
         losses = torch.nn.functional.cross_entropy(logits, targets[trained], reduction="none")
         counts = _counts(inputs)[:, 1:][trained]
         weights = weigh_decisions(targets, self.decisions, self.decision_weight)[trained] * counts
+        if "weights" in inputs:
+            weights = weights * inputs["weights"][:, 1:][trained]
         return (weights * losses).sum() / (counts.sum() if num_items_in_batch is None else num_items_in_batch)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:
@@ -207,12 +230,15 @@ def over_long(samples: Sequence[Sample], lengths: Sequence[int], limit: int, pro
 
 
 def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequence[Sample], root: Path, profile: Profile,
-              folder: Path, base: str, seed: int = 42, max_steps: int = -1) -> Path:
+              folder: Path, base: str, seed: int = 42, max_steps: int = -1,
+              telling: Mapping[str, set[int]] | None = None) -> Path:
     """Train a LoRA adapter on ExpStar rows; a killed run resumes from its last checkpoint in `folder`.
 
     Args:
+        model: without an adapter, or with one that is trained further (`models.load(..., merge=False)`).
         root: folder below which the rows' clips lie.
         base: name written into the adapter as its base.
+        telling: see `VideoCollator`.
         max_steps: stop after so many optimiser steps; -1 runs the profile's epochs.
 
     Returns:
@@ -224,7 +250,7 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     lengths = row_lengths(collator, groups)
     left_out = set(over_long(samples, list(map(sum, lengths)), profile.max_length, folder / "problems.json"))
     groups = [kept for group in groups if (kept := [i for i in group if i not in left_out])]
-    collator.groups = groups if profile.packed else None
+    collator.groups, collator.telling = groups if profile.packed else None, telling
     rows = {"row": list(range(len(groups))) if profile.packed else [i for [i] in groups],
             "length": [lengths[group[0]][0] + sum(lengths[i][1] for i in group) for group in groups]}
     args = SFTConfig(
@@ -236,11 +262,13 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
         save_steps=profile.save_steps, save_total_limit=1, seed=seed, data_seed=seed,
         dataloader_pin_memory=False, max_grad_norm=1.0)
     model.name_or_path = base
+    adapter = None if isinstance(model, PeftModel) else lora(profile, model)
     trainer = VideoSFTTrainer(model=model, args=args, train_dataset=Dataset.from_dict(rows),
-                         data_collator=collator, processing_class=processor, peft_config=lora(profile, model),
+                         data_collator=collator, processing_class=processor, peft_config=adapter,
                          callbacks=[LossLog(folder / "log.jsonl")])
     trainer.decision_weight, trainer.decisions, trainer.axes = profile.decision_weight, decision_tokens(processor), family.axes
-    freeze_warm_started(trainer.model)
+    trainer.warm_start_lr = profile.warm_start_lr
+    prepare_warm_started(trainer.model, trained=profile.warm_start_lr > 0)
     # casts to and fro under autocast cost a twelfth of a step, the stock attention a fifth of one on a CPU
     blocks = causal_blocks(model, active=args.use_cpu or profile.packed)
     with disable_input_dtype_casting(trainer.model, active=args.bf16), blocks:
@@ -260,15 +288,17 @@ def lora(profile: Profile, model: PreTrainedModel) -> LoraConfig:
                       target_modules=profile.lora_target, modules_to_save=profile.warm_start or None)
 
 
-def freeze_warm_started(model: PreTrainedModel) -> None:
-    """Keep what the warm start taught: those modules go with the adapter but are not trained with it.
+def prepare_warm_started(model: PreTrainedModel, trained: bool) -> None:
+    """Keep what the warm start taught: those modules go with the adapter and are trained gently, in float32, or not at all.
 
     A connector with thousands of inputs does not survive the adapter's learning rate. After 150 steps at 1e-3 its outputs were
     thirty times as long as a word's embedding, and grey frames made no difference any more.
     """
     for name, parameter in model.named_parameters():
         if "modules_to_save" in name:
-            parameter.requires_grad_(False)
+            parameter.requires_grad_(trained)
+            if trained:
+                parameter.data = parameter.data.float()
 
 
 def save_adapter(model: PreTrainedModel, folder: Path, base: str) -> Path:

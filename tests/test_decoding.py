@@ -1,5 +1,8 @@
 """Branching states: equal to one plain forward and to `generate`, whatever stands beside them in the batch."""
 
+import copy
+import dataclasses
+
 import pytest
 import torch
 
@@ -81,7 +84,7 @@ def test_extending_is_one_plain_forward(ready, states):
     for prefix, state, suffix in zip(prefixes, states, suffixes(processor)):
         logits = plain(model, prefix, suffix)
         torch.testing.assert_close(state.logits, logits[0], **CLOSE)
-        [after], [score] = decoder.extend([state], [suffix])
+        [after], [[score]] = decoder.extend([state], [suffix]), decoder.score([state], [suffix])
         torch.testing.assert_close(after.logits, logits[-1], **CLOSE)
         each = logits[:-1].log_softmax(-1)[range(len(suffix)), suffix]
         assert score == pytest.approx(float(each.sum()), rel=1e-4)
@@ -110,44 +113,49 @@ def test_a_ragged_batch_is_each_alone(ready, states):
     _, processor, decoder, _ = ready
     end = decoder.decode(states[:1], 6, end=-1)[1][0][-1]  # so that rows end at different times
     together, written = decoder.decode(states, 20, end)
-    extended, scores = decoder.extend(states, suffixes(processor))
+    extended = decoder.extend(states, suffixes(processor))
     assert len({len(w) for w in written}) > 1
     for i, suffix in enumerate(suffixes(processor)):
         [alone], [words] = decoder.decode([states[i]], 20, end)
         assert words == written[i]
         assert_same(together[i], alone)
-        [alone], [score] = decoder.extend([states[i]], [suffix])
-        assert scores[i] == pytest.approx(score, rel=1e-4)
-        assert_same(extended[i], alone)
+        assert_same(extended[i], decoder.extend([states[i]], [suffix])[0])
 
 
 def test_a_decoded_state_is_the_state_that_read_the_words(ready, states):
     _, _, decoder, _ = ready
     decoded, written = decoder.decode(states, 7, end=-1)
-    read, _ = decoder.extend(states, written)
+    read = decoder.extend(states, written)
     for mine, its in zip(decoded, read):
         assert_same(mine, its)
 
 
 def test_two_pieces_are_one(ready, states):
     _, processor, decoder, _ = ready
-    whole, scores = decoder.extend(states, suffixes(processor))
-    first, before = decoder.extend(states, [s[:1] for s in suffixes(processor)])
-    longer = [i for i, s in enumerate(suffixes(processor)) if len(s) > 1]
-    second, after = decoder.extend([first[i] for i in longer], [suffixes(processor)[i][1:] for i in longer])
-    for i, state, score in zip(longer, second, after):
-        assert before[i] + score == pytest.approx(scores[i], rel=1e-4)
-        assert_same(state, whole[i])
+    for state, suffix in zip(states, suffixes(processor)):
+        [whole], [first] = decoder.extend([state], [suffix]), decoder.extend([state], [suffix[:1]])
+        if len(suffix) > 1:
+            [second] = decoder.extend([first], [suffix[1:]])
+            assert_same(second, whole)
+            parts = decoder.score([state], [suffix[:1]])[0][0] + decoder.score([first], [suffix[1:]])[0][0]
+            assert parts == pytest.approx(decoder.score([state], [suffix])[0][0], rel=1e-4)
 
 
 def test_siblings_do_not_see_each_other(ready, states):
     _, processor, decoder, _ = ready
     for parent in states:
-        together, scores = decoder.extend([parent] * 3, suffixes(processor))
-        for branch, score, suffix in zip(together, scores, suffixes(processor)):
-            [alone], [expected] = decoder.extend([parent], [suffix])
-            assert score == pytest.approx(expected, rel=1e-4)
-            assert_same(branch, alone)
+        together = decoder.extend([parent] * 3, suffixes(processor))
+        for branch, suffix in zip(together, suffixes(processor)):
+            assert_same(branch, decoder.extend([parent], [suffix])[0])
+
+
+def test_scores_keep_float32_apart_where_bfloat16_has_them_equal(ready):
+    model, processor, _, prefixes = ready
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    halves = {k: v.bfloat16() if torch.is_tensor(v) and v.is_floating_point() else v for k, v in prefixes[0].extras.items()}
+    state = Decoder(half, models.quirks(half, processor).axes).prefill(dataclasses.replace(prefixes[0], extras=halves))
+    assert state.logits.dtype == torch.float32
+    assert not torch.equal(state.logits, state.logits.bfloat16().float())
 
 
 def test_branching_leaves_the_parent_as_it_was(ready, states):
@@ -162,15 +170,15 @@ def test_branching_leaves_the_parent_as_it_was(ready, states):
 def test_a_cropped_state_reads_on_like_a_fresh_one(ready, states):
     _, processor, decoder, _ = ready
     first, second, _ = suffixes(processor)
-    [astray], _ = decoder.extend([states[0]], [first])
-    [back], [_] = decoder.extend([astray.cropped(len(first) - 1)], [second])
-    [fresh], [_] = decoder.extend([states[0]], [[first[0], *second]])
+    [astray] = decoder.extend([states[0]], [first])
+    [back] = decoder.extend([astray.cropped(len(first) - 1)], [second])
+    [fresh] = decoder.extend([states[0]], [[first[0], *second]])
     assert_same(back, fresh)
 
 
 def test_no_states_no_work(ready):
     decoder = ready[2]
-    assert decoder.extend([], []) == ([], [])
+    assert decoder.extend([], []) == []
     assert decoder.score([], [[1], [2]]) == []
     assert decoder.decode([], 4, end=-1) == ([], [])
 

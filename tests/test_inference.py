@@ -213,7 +213,7 @@ class Script:
         return Read(prefix.ids)
 
     def extend(self, states, suffixes):
-        return [Read(s.ids + list(t)) for s, t in zip(states, suffixes)], [0.0] * len(states)
+        return [Read(s.ids + list(t)) for s, t in zip(states, suffixes)]
 
     def score(self, states, continuations):
         assert all(s.fresh for s in states), "scored behind a state with stale probabilities"
