@@ -64,7 +64,7 @@ class Stage:
         self.name, self.run_dir, self.parameters = name, Path(run_dir), parameters
         self.folder = self.run_dir / name
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._started = time.monotonic()
+        self._started, self._git_sha = time.monotonic(), git_sha()  # of the code that runs, whatever is changed meanwhile
 
     def finish(self, file: str = "metrics.json", **metrics: Any) -> dict[str, Any]:
         """Write the stage's metrics and return them with everything that identifies the run.
@@ -72,7 +72,7 @@ class Stage:
         `wall_s` is of this run; `total_s` adds the finished runs with the same parameters before it, whose work it found.
         """
         peak_mib, wall_s = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.monotonic() - self._started
-        record = {"stage": self.name, "parameters": self.parameters, "git_sha": git_sha(), "packages": versions(),
+        record = {"stage": self.name, "parameters": self.parameters, "git_sha": self._git_sha, "packages": versions(),
                   "wall_s": round(wall_s, 1), "total_s": round(wall_s + self._seconds_before(self.folder / file), 1),
                   "peak_memory_mib": round(peak_mib), "metrics": metrics}
         write_json(self.folder / file, record)

@@ -1,11 +1,9 @@
-"""Supervised fine-tuning with TRL and PEFT on video rows: our collator, exact label masks, resumable runs."""
+"""Supervised fine-tuning with TRL and PEFT on video rows: weighted tokens, warm-started modules, resumable runs."""
 
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,111 +12,17 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import Sampler
-from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from expstar_utils.attention import causal_blocks
-from expstar_utils.encoding import (
-    IGNORED,
-    Encoded,
-    decision_tokens,
-    merge_extras,
-    pad_right,
-    weigh_decisions,
-)
+from expstar_utils.batches import LengthBatches, VideoCollator, over_long, row_lengths
+from expstar_utils.encoding import IGNORED, decision_tokens, weigh_decisions
 from expstar_utils.files import append_jsonl, write_json, write_jsonl
-from expstar_utils.media import Frames, clip_frames
 from expstar_utils.models import quirks
-from expstar_utils.packing import Layout, encode_group, packed_positions, shared_groups, shares
+from expstar_utils.packing import packed_positions, shared_groups, shares
 from expstar_utils.profiles import Profile
-from expstar_utils.records import Problem, Sample
-
-
-@dataclass
-class VideoCollator:
-    """Rows of a dataset (`{"row": position in groups}`) -> one padded batch.
-
-    Frames are sampled once a clip by the project's one sampler and kept in memory. Rows are never cut.
-    groups: positions in samples of what is packed into one row; as long as it is not set, every sample is a row of its own.
-    telling: token ids by sample id that count for the profile's `telling_weight` each (`captions.telling_tokens`).
-    """
-
-    processor: ProcessorMixin
-    samples: Sequence[Sample]
-    root: Path
-    profile: Profile
-    turn_end: str
-    groups: list[list[int]] | None = None
-    telling: Mapping[str, set[int]] | None = None
-
-    def __post_init__(self) -> None:
-        self._frames: dict[str, Frames] = {}
-
-    def frames(self, sample: Sample) -> Frames:
-        """Frames of a row's clip."""
-        clip = sample.videos[0]
-        key = str(clip)
-        if key not in self._frames:
-            self._frames[key] = clip_frames(clip, self.root, fps=self.profile.fps, max_frames=self.profile.max_frames_sft,
-                                            size_px=self.profile.frame_size)
-        return self._frames[key]
-
-    def encode(self, position: int) -> Encoded:
-        """Tokens, labels and frames of one sample."""
-        return self.encode_group([position])[0]
-
-    def encode_group(self, group: Sequence[int]) -> tuple[Encoded, Layout]:
-        """Tokens, labels and frames of samples that share all but their branches."""
-        samples = [self.samples[i] for i in group]
-        return encode_group(self.processor, samples, self.frames(samples[0]), self.turn_end)
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        groups = [[row["row"]] if self.groups is None else self.groups[row["row"]] for row in rows]
-        encoded, layouts = zip(*map(self.encode_group, groups), strict=True)
-        ids = pad_right([e.ids for e in encoded], self.processor.tokenizer.pad_token_id)
-        labels = pad_right([e.labels for e in encoded], IGNORED)
-        mask = pad_right([[1] * len(e.ids) for e in encoded], 0)
-        extras = merge_extras([e.extras for e in encoded], [len(e.ids) for e in encoded])
-        if self.groups is not None:
-            extras["layouts"] = list(layouts)
-        if self.telling is not None:
-            telling = [self.telling[self.samples[group[0]].id] for group in groups]
-            weights = [[self.profile.telling_weight if t in its else 1.0 for t in e.labels]
-                       for its, e in zip(telling, encoded, strict=True)]
-            extras["weights"] = pad_right(weights, 1.0)
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels, **extras}
-
-
-class LengthBatches(Sampler):
-    """Row positions in an order whose batches hold rows of like length and follow each other by chance.
-
-    The stock sampler sorts each fifty batches by length. Long rows are those that look something up, so that order teaches the
-    gate yes for a while and then no for a while, and it never settles.
-
-    Args:
-        lengths: of every row. batch: rows an optimiser step. pool: batches whose rows are sorted together.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch: int, seed: int = 42, pool: int = 50):
-        self.lengths, self.batch, self.seed, self.pool, self.epoch = list(lengths), batch, seed, pool, 0
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        rng = random.Random(f"{self.seed} {self.epoch}")
-        order = rng.sample(range(len(self)), len(self))
-        size = self.pool * self.batch
-        ranked = [i for at in range(0, len(self), size) for i in sorted(order[at:at + size], key=self.lengths.__getitem__)]
-        batches = [ranked[at:at + self.batch] for at in range(0, len(self), self.batch)]
-        whole, rest = batches[:len(self) // self.batch], batches[len(self) // self.batch:]
-        rng.shuffle(whole)
-        yield from (i for group in whole + rest for i in group)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Another order for every epoch, the same one for a resumed run."""
-        self.epoch = epoch
+from expstar_utils.records import Sample
 
 
 class VideoSFTTrainer(SFTTrainer):
@@ -203,30 +107,6 @@ class LossLog(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **_: Any) -> None:
         if logs and "loss" in logs:
             append_jsonl(self.path, {"step": state.global_step, "loss": float(logs["loss"]), "lr": logs.get("learning_rate")})
-
-
-def row_lengths(collator: VideoCollator, groups: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """Length of every sample in tokens: (up to the end of its first answer, behind it).
-
-    Args:
-        groups: positions of the samples, those together that can be read together.
-    """
-    lengths = [(0, 0)] * len(collator.samples)
-    for group in tqdm(groups, desc="lengths", unit="row"):
-        layout = collator.encode_group(group)[1]
-        for position, branch in zip(group, layout.branches, strict=True):
-            lengths[position] = layout.shared, branch
-    return lengths
-
-
-def over_long(samples: Sequence[Sample], lengths: Sequence[int], limit: int, problems: Path) -> list[int]:
-    """Positions of rows longer than `limit` tokens; they are listed in `problems` and left out, never cut."""
-    found = [i for i, n in enumerate(lengths) if n > limit]
-    advice = "raise max_length or shorten the passage; the row was left out"
-    listed = [Problem(file=samples[i].id, field="length", found=f"{lengths[i]} tokens", expected=f"at most {limit}", todo=advice)
-              for i in found]
-    write_json(problems, [p.model_dump() for p in listed])
-    return found
 
 
 def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequence[Sample], root: Path, profile: Profile,

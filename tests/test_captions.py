@@ -6,6 +6,7 @@ from safetensors.torch import load_file
 from small_runs import small_profile
 
 from expstar_utils import captions, models, training
+from expstar_utils.batches import VideoCollator
 from expstar_utils.datasets import Case, expstar_sample
 from expstar_utils.encoding import IGNORED, text_ids
 from expstar_utils.files import read_jsonl
@@ -63,7 +64,7 @@ def test_words_that_tell_count_more(base, root, tmp_path, packed):
     model, processor = models.load(str(base))
     telling, rows = captions.telling_tokens(cases(), processor), [captions.caption_sample(case) for case in cases()]
     profile = small_profile(base)
-    collate = training.VideoCollator(processor, rows, root, profile, models.quirks(model, processor).turn_end)
+    collate = VideoCollator(processor, rows, root, profile, models.quirks(model, processor).turn_end)
     batch = collate([{"row": n} for n in range(4)])
     labels = batch.pop("labels")[:, 1:]
     with torch.inference_mode():

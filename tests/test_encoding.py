@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from expstar_utils import models
+from expstar_utils.batches import VideoCollator
 from expstar_utils.datasets import Case, baseline_sample, expstar_sample
 from expstar_utils.encoding import (
     IGNORED,
@@ -23,7 +24,6 @@ from expstar_utils.miniatures import MINIATURES, noise_clip
 from expstar_utils.profiles import load_profile
 from expstar_utils.prompts import CONTROLS, load_prompts
 from expstar_utils.records import ExpStarError, Message, Passage
-from expstar_utils.training import VideoCollator
 
 CLIP_S = {"long.mp4": 12, "short.mp4": 5}
 PASSAGES = [Passage(id="a", text="Sodium burns yellow (589 nm).\n\nKeep it under oil."), Passage(id="b", text="  盐 is salt.")]

@@ -28,7 +28,7 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"media", "prompts", "profiles", "weights", "runlog"},
     {"mini", "pairs", "datasets", "encoding", "models", "miniatures", "knowledge", "retrieval", "decoding", "speech", "annotate",
      "packing"},
-    {"attention"},
+    {"attention", "batches", "captions"},
     {"tower_training", "connector_training", "training", "inference", "rewards", "metrics"},
     {"export", "figures", "widgets", "card"},
     {"quickstart"},

@@ -6,6 +6,7 @@ from small_runs import small_profile
 
 from expstar_utils import models, training
 from expstar_utils.attention import branched_attention, causal_attention
+from expstar_utils.batches import VideoCollator
 from expstar_utils.datasets import Case, expstar_sample
 from expstar_utils.files import read_json, read_jsonl
 from expstar_utils.packing import Layout, encode_group, shared_groups, shares
@@ -38,7 +39,7 @@ def test_a_packed_row_holds_its_rows(base, root):
     model, processor = models.load(str(base))
     end = models.quirks(model, processor).turn_end
     samples = ragged()[:4]
-    collate = training.VideoCollator(processor, samples, root, small_profile(base), end)
+    collate = VideoCollator(processor, samples, root, small_profile(base), end)
     row, layout = encode_group(processor, samples, collate.frames(samples[0]), end)
     assert len(layout.branches) == 4
     assert layout.shared + sum(layout.branches) == len(row.ids) == len(row.labels)
@@ -106,7 +107,7 @@ def test_accumulated_packed_rows_weigh_as_one_batch(base, root, tmp_path, monkey
 def test_an_over_long_branch_is_left_out_and_its_siblings_stay(base, root, tmp_path, monkeypatch):
     model, processor = models.load(str(base))
     whole = ragged()
-    collate = training.VideoCollator(processor, whole, root, small_profile(base), models.quirks(model, processor).turn_end)
+    collate = VideoCollator(processor, whole, root, small_profile(base), models.quirks(model, processor).turn_end)
     lengths = [len(collate.encode(n).ids) for n in range(len(whole))]
     assert max(lengths) == lengths[3]
     rest = whole[:3] + whole[4:]

@@ -6,13 +6,14 @@ from safetensors.torch import load_file
 from small_runs import small_profile
 
 from expstar_utils import models
+from expstar_utils.batches import LengthBatches, VideoCollator
 from expstar_utils.datasets import Case, expstar_sample
 from expstar_utils.encoding import IGNORED, decision_tokens, encode_prefix, weigh_decisions
 from expstar_utils.files import read_json, read_jsonl
 from expstar_utils.media import sample_frames
 from expstar_utils.prompts import load_prompts
 from expstar_utils.records import ExpStarError, Passage, Record
-from expstar_utils.training import LengthBatches, VideoCollator, train_sft
+from expstar_utils.training import train_sft
 
 WHOLE = {"smolvlm": ["connector"], "qwen2_5_vl": []}
 
