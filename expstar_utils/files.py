@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from expstar_utils.records import ExpStarError, Record
 
 R = TypeVar("R", bound=Record)
+UNION_TAGS = ("str", "int", "float")  # pydantic names the branch of a union as if it were a field
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -142,7 +143,7 @@ def read_jsonl(path: Path, kind: type[R]) -> Iterator[R]:
 def describe(error: ValidationError) -> str:
     """First fault of a pydantic error as `field is X, expected Y`."""
     fault = error.errors()[0]
-    field = ".".join(str(part) for part in fault["loc"]) or "value"
+    field = ".".join(str(part) for part in fault["loc"] if part not in UNION_TAGS) or "value"
     found = "missing" if fault["type"] == "missing" else repr(fault["input"])
     return f"{field} is {found[:80]}, expected: {fault['msg'].removeprefix('Value error, ')}"
 

@@ -18,6 +18,7 @@ from expstar_utils.records import Prediction, RetrievalResult, Sample
 ROOT = Path(__file__).parents[1]
 SUBJECTS = ["biology", "chemistry"]
 CHAIN = {
+    "01_video_commentary_pairs": {},
     "02_dataset_construction": {},
     "03_retrieval": {"tower": "train", "tower_steps": 2},
     "04a_train_sft": {},
@@ -39,16 +40,16 @@ def chain(tmp_path_factory) -> Path:
     """Run folder of the whole chain at smoke size."""
     folder = tmp_path_factory.mktemp("chain")
     build(folder / "mini", workers=2, subjects=SUBJECTS, small=True)
-    paths = {"run_dir": str(folder / "run"), "data_root": str(folder / "mini"), "pairs_dir": str(folder / "mini" / "pairs"),
-             "truth": str(folder / "mini" / "truth.jsonl"), "smoke": True}
+    paths = {"run_dir": str(folder / "run"), "data_root": str(folder / "mini"), "raw_root": str(folder / "mini"),
+             "pairs_dir": str(folder / "mini" / "pairs"), "truth": str(folder / "mini" / "truth.jsonl"), "smoke": True}
     for name, extra in CHAIN.items():
         execute(name, folder, **paths, **extra)
     return folder / "run"
 
 
 def test_every_stage_says_what_made_it(chain):
-    files = ["2_datasets/metrics.json", "3_index/metrics.json", "4_sft/metrics.json", "6_metrics/metrics.json",
-             "5_predictions/test-free-adaptive.metrics.json"]
+    files = ["1_pairs/metrics.json", "2_datasets/metrics.json", "3_index/metrics.json", "4_sft/metrics.json",
+             "6_metrics/metrics.json", "5_predictions/test-free-adaptive.metrics.json"]
     for name in files:
         record = read_json(chain / name)
         assert record["parameters"]["smoke"] is True
@@ -56,6 +57,19 @@ def test_every_stage_says_what_made_it(chain):
         assert record["packages"]["torch"]
         assert record["wall_s"] > 0
         assert record["peak_memory_mib"] > 50
+
+
+def test_pairs_of_the_raw_files_are_those_that_mini_wrote(chain):
+    mini, ours = chain.parent / "mini", chain / "1_pairs"
+    assert read_json(ours / "problems.json") == []
+    written = {path.relative_to(ours) for path in ours.rglob("*_step_*.json")}
+    assert written == {path.relative_to(mini / "pairs") for path in (mini / "pairs").rglob("*_step_*.json")}
+    for path in written:
+        assert (ours / path).read_bytes() == (mini / "pairs" / path).read_bytes()
+
+
+def test_captions_come_first(chain):
+    assert (chain / "4_sft/captions/adapter/base.json").is_file()
 
 
 def test_training_rows_hold_their_passages(chain):

@@ -1,4 +1,4 @@
-"""`make mini`: render every family into videos, published-format pairs and a file of what is true.
+"""`make mini`: render every family into videos, their raw annotations, published-format pairs and a file of what is true.
 
     python -m expstar_utils.mini.build [--out runs/mini] [--seed 42] [--workers 2] [--subject NAME ...] [--small]
 """
@@ -108,6 +108,15 @@ def pairs(take: Take, times: list[tuple[float, float]]) -> Iterator[Pair]:
             "annotations": annotations})
 
 
+def raw_files(made: list[Pair]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Raw step file and raw speech file that say what the pairs of one experiment say."""
+    steps = [{"step": p.step_number, "step_zh": p.step_zh, "step_en": p.step_en, "ASR_id": [line.id for line in p.annotations],
+              "startTime": p.clip_start, "endTime": p.clip_end} for p in made]
+    lines = [line.to_dict() | {"step": p.step_number} for p in made for line in p.annotations]
+    titles = {"summary": "", "title_zh": made[0].title_zh, "title_en": made[0].title_en}
+    return titles | {"steps": steps}, {"subtitles": lines}
+
+
 def truth(take: Take) -> Iterator[dict[str, Any]]:
     """What is true of every step, for checkable metrics and for relevance grades."""
     for number, step in enumerate(take.family.steps, 1):
@@ -136,8 +145,11 @@ def film(job: tuple[Take, Path]) -> str:
     unfinished = video.with_suffix(".part")
     times = write_video(unfinished, take.family, take.variant, take.seed)
     os.replace(unfinished, video)
-    for pair in pairs(take, times):
+    made = list(pairs(take, times))
+    for pair in made:
         write_json(folder / f"{take.stem}_step_{pair.step_number}.json", pair)
+    for kind, content in zip(("step", "asr"), raw_files(made), strict=True):
+        write_json(out / "dataset" / take.family.subject / kind / f"{take.stem}.json", content)
     digest = hashlib.sha256(video.read_bytes()).hexdigest()
     write_json(mark, {"recipe": recipe, "sha256": digest})
     return digest
