@@ -66,13 +66,13 @@ def _open(path: Path) -> Iterator[av.container.InputContainer]:
         raise ExpStarError(f"{path}: found something that is not a readable video ({_reason(error)}), expected mp4, mkv, "
                            "webm, mov or avi; convert it, or copy it again if it was cut short") from None
     with container:
-        if container.format.name in PICTURE_FORMATS or not _video(container):
-            found = "a picture" if _video(container) else "a file without pictures in it"
+        if container.format.name in PICTURE_FORMATS or not video_stream(container):
+            found = "a picture" if video_stream(container) else "a file without pictures in it"
             raise ExpStarError(f"{path}: found {found}, expected a video; give the video file itself")
         yield container
 
 
-def _video(container: av.container.InputContainer) -> av.VideoStream | None:
+def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
     """First stream of moving pictures; the cover of a sound file is none."""
     return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
 
@@ -95,7 +95,7 @@ def probe(path: Path) -> VideoInfo:
 @lru_cache(maxsize=4096)
 def _probe(path: Path, mtime_ns: int | None, size_bytes: int | None) -> VideoInfo:
     with _open(path) as container:
-        stream = _video(container)
+        stream = video_stream(container)
         fps = float(stream.average_rate or stream.guessed_rate or 25)
         try:
             first = next(container.decode(stream), None)
@@ -127,7 +127,7 @@ def _last_end_s(path: Path) -> float:
     Matroska's own length counts from time zero, not from the first frame; a browser's recording names none.
     """
     with _open(path) as container:
-        stream = _video(container)
+        stream = video_stream(container)
         origin = stream.start_time or 0
         with suppress(av.FFmpegError):  # cannot be sought: read through
             container.seek(origin + int(1e6 / stream.time_base), stream=stream, backward=True)
@@ -198,7 +198,7 @@ def _decode_from(path: Path, start_s: float) -> Iterator[tuple[float, av.VideoFr
 
 def _decode_at(path: Path, seek_s: float) -> Iterator[tuple[float, av.VideoFrame]]:
     with _open(path) as container:
-        stream = _video(container)
+        stream = video_stream(container)
         stream.thread_type = "AUTO"
         origin = stream.start_time or 0
         try:
