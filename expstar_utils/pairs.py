@@ -14,9 +14,10 @@ from typing import TypeVar
 from pydantic import ValidationError
 from tqdm.auto import tqdm
 
+from expstar_utils.cutting import Clip, cut_clips
 from expstar_utils.files import describe, read_json, write_json
 from expstar_utils.media import probe
-from expstar_utils.records import ExpStarError, Pair, Problem, RawStep, Record, Subtitle, format_time
+from expstar_utils.records import ExpStarError, Pair, Problem, RawStep, Record, Subtitle, format_time, parse_time
 
 R = TypeVar("R", bound=Record)
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".m4v")
@@ -247,15 +248,45 @@ def write_pairs(pairs: Sequence[Pair], experiment: Experiment, folder: Path) -> 
     return [write_json(path, pair) for path, pair in zip(paths, pairs, strict=True)]
 
 
-def build_pairs(experiments: Sequence[Experiment], root: Path, folder: Path, path_prefix: str = "",
-                workers: int = 4) -> list[Problem]:
+def cut_pairs(pairs: Sequence[Pair], experiment: Experiment, folder: Path, path_prefix: str = "") -> tuple[list[Pair], str]:
+    """The same pairs with their clips as files, `folder/<unit>/video/<stem>/<stem>_step_<i>.mp4` as published.
+
+    A clip that is there already is kept as long as its times and its video are the same.
+
+    Returns:
+        (pairs whose `clip_video_path` is `path_prefix` and the path below `folder`, why clips were encoded as a whole or "").
+    """
+    stem, below = experiment.video.stem, f"{experiment.unit}/video/{experiment.video.stem}"
+    mark, state = folder / below / "cuts.json", experiment.video.stat()
+    known = read_json(mark) if mark.is_file() else {}
+    made = {pair.step_number: [pair.clip_start, pair.clip_end, state.st_size, state.st_mtime_ns] for pair in pairs}
+    names = {n: f"{stem}_step_{n}.mp4" for n in made}
+    lacking = [n for n in made if known.get(str(n)) != made[n] or not (folder / below / names[n]).is_file()]
+    clips = [Clip(parse_time(made[n][0]), parse_time(made[n][1]), folder / below / names[n]) for n in lacking]
+    reason = next(iter(cut_clips(experiment.video, clips)), "") if clips else known.get("encoded", "")
+    if clips:
+        write_json(mark, {str(n): cut for n, cut in made.items()} | ({"encoded": reason} if reason else {}))
+    cut = [Pair.model_validate(p.to_dict() | {"clip_video_path": f"{path_prefix}{below}/{names[p.step_number]}"}) for p in pairs]
+    return cut, reason
+
+
+def build_pairs(experiments: Sequence[Experiment], root: Path, folder: Path, path_prefix: str = "", workers: int = 4,
+                clips: Path | None = None) -> list[Problem]:
     """Write the pairs of all experiments below `folder`, side by side; a second run gives the same files.
+
+    Args:
+        clips: where step clips are written as files (see `cut_pairs`); None leaves them virtual.
 
     Returns:
         What does not fit, in the order of the experiments; the rest is written.
     """
     def one(experiment: Experiment) -> list[Problem]:
         pairs, problems = pairs_of(experiment, root, path_prefix)
+        if clips and pairs:
+            pairs, reason = cut_pairs(pairs, experiment, clips, path_prefix)
+            if reason:
+                problems.append(Problem(file=experiment.video.relative_to(root).as_posix(), field="clips", found=reason,
+                                        expected="h264 that can be copied", todo="nothing: the clips were encoded as a whole"))
         write_pairs(pairs, experiment, folder)
         return problems
     with ThreadPoolExecutor(workers) as pool:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from expstar_utils import pairs
+from expstar_utils.cutting import cut_clips
 from expstar_utils.datasets import load_cases
 from expstar_utils.files import read_json
+from expstar_utils.media import probe
 from expstar_utils.mini.build import build as build_mini
 from expstar_utils.miniatures import noise_clip
 
@@ -225,6 +227,33 @@ def test_a_broken_video_is_listed(raw):
     (root / "source_video/chemistry/ch_1/01-Flame.mp4").write_bytes(b"\0" * 500)
     [problem] = build(root)
     assert (problem.file, problem.field) == ("source_video/chemistry/ch_1/01-Flame.mp4", "video")
+
+
+def test_clips_as_files_lie_where_the_published_ones_do(raw, monkeypatch):
+    root = raw(title_en="A flame", title_zh="火焰")
+    [found], _ = pairs.find_experiments(root)
+    def cut():
+        return pairs.build_pairs([found], root, root / "1_pairs", "/data/", clips=root / "source_video")
+    [said] = cut()
+    assert (said.field, said.found) == ("clips", "its codec is mpeg4, not h264")
+    step = read_json(root / "1_pairs/chemistry/ch_1/01-Flame/01-Flame_step_2.json")
+    assert step["clip_video_path"] == "/data/chemistry/ch_1/video/01-Flame/01-Flame_step_2.mp4"
+    assert step["original_video"] == "/data/chemistry/ch_1/01-Flame.mp4"
+    clip = root / "source_video/chemistry/ch_1/video/01-Flame/01-Flame_step_2.mp4"
+    assert probe(clip).duration_s == pytest.approx(1.5, abs=0.05)
+    asked = []
+    def noted(video, clips):
+        asked.append([c.path.name for c in clips])
+        return cut_clips(video, clips)
+    monkeypatch.setattr(pairs, "cut_clips", noted)
+    assert cut() == [said]
+    assert asked == []
+    clip.unlink()
+    cut()
+    raw(steps=[STEPS[0] | {"endTime": "0:00:00.900"}, STEPS[1]], title_en="A flame", title_zh="火焰")
+    cut()
+    assert asked == [["01-Flame_step_2.mp4"], ["01-Flame_step_1.mp4", "01-Flame_step_2.mp4"]]  # the video was copied anew
+    assert pairs.find_experiments(root)[0] == [found]  # clips are no raw videos
 
 
 def test_a_second_run_gives_the_same_bytes_and_drops_steps_that_are_gone(raw):
