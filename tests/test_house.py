@@ -27,7 +27,7 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"files"},
     {"media", "prompts", "profiles", "weights", "runlog"},
     {"mini", "pairs", "cutting", "datasets", "encoding", "models", "miniatures", "knowledge", "retrieval", "decoding",
-     "speech", "annotate", "packing"},
+     "speech", "annotate", "annotators", "packing"},
     {"attention", "batches", "captions"},
     {"tower_training", "connector_training", "training", "inference", "rewards", "metrics"},
     {"export", "figures", "widgets", "card"},
