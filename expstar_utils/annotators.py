@@ -1,4 +1,4 @@
-"""Steps and notes from what is said, by a chat model behind any OpenAI-compatible endpoint; answers are checked and kept."""
+"""Steps and notes from what is said: by a chat model behind any OpenAI-compatible endpoint, or offline by rules and retrieval."""
 
 from __future__ import annotations
 
@@ -9,16 +9,62 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 import yaml
 from openai import APIError, OpenAI
 from pydantic import BaseModel, Field, ValidationError
 
+from expstar_utils.annotate import shot_changes, split_steps
 from expstar_utils.files import describe, read_json, write_json
+from expstar_utils.media import probe
 from expstar_utils.records import AsrFile, ExpStarError, RawStep, StepsFile, Subtitle, format_time
+from expstar_utils.retrieval import Index, encode_texts
 
 SENTENCES = Path(__file__).parents[1] / "data" / "annotator.yaml"
 NOTES = ("safety_zh", "safety_en", "principle_zh", "principle_en", "equation")
+
+
+class Annotator(Protocol):
+    """Finds the steps of a video in what is said in it, and notes on their principle and safety."""
+
+    def annotate(self, title: str, said: AsrFile, video: Path) -> tuple[StepsFile, AsrFile]:
+        """(steps, the same speech with step numbers and notes); raises ExpStarError in one sentence."""
+
+
+class OfflineAnnotator:
+    """Steps where the speaker pauses and the picture changes; notes are passages of the knowledge base, marked by their id.
+
+    Args:
+        index: what is known. least: cosine of step and passage from which on a note is written, -1 to 1.
+    """
+
+    def __init__(self, index: Index, least: float = 0.55):
+        self.index, self.least = index, least
+
+    def annotate(self, title: str, said: AsrFile, video: Path) -> tuple[StepsFile, AsrFile]:
+        """Steps told by the words spoken in them, without a summary; a note's passage is named in `note_sources`."""
+        steps = split_steps(probe(video).duration_s, said.subtitles, shot_changes(video))
+        by_id, noted = {line.id: line for line in said.subtitles}, {}
+        for step in steps:
+            spoken = [by_id[i] for i in step.ASR_id]
+            step.step_en = " ".join(line.text_en for line in spoken).strip()
+            step.step_zh = "".join(line.text for line in spoken if line.text != line.text_en).strip()
+            noted |= {line.id: {"step": step.step} for line in spoken}
+            if step.step_en:
+                noted[spoken[-1].id] |= self._notes(f"{title}. {step.step_en}")
+        lines = [Subtitle.model_validate(noted.get(line.id, {}) | line.to_dict()) for line in said.subtitles]
+        chinese = any(step.step_zh for step in steps)
+        titles = {"title_zh": title if chinese else "", "title_en": "" if chinese else title}
+        return StepsFile(summary="", **titles, steps=steps), AsrFile(subtitles=lines)
+
+    def _notes(self, query: str) -> dict[str, str | list[str]]:
+        scores, places = self.index.search(encode_texts([query]), 40)
+        near = [self.index.passages[i] for i, score in zip(places[0], scores[0], strict=True) if score >= self.least]
+        cards = [p for p in near if p.id.startswith("hazard-")]
+        notes = {"safety_en": cards[:1], "principle_en": [p for p in near if p not in cards][:1]}
+        found = {name: passages[0].text for name, passages in notes.items() if passages}
+        return found | ({"note_sources": [p.id for passages in notes.values() for p in passages]} if found else {})
 
 
 class DraftStep(BaseModel):
@@ -92,8 +138,8 @@ class ChatAnnotator:
         self.instruction, self.again = said["instruction"], said["again"]
         self.usage = Usage(prices=prices)
 
-    def annotate(self, title: str, said: AsrFile) -> tuple[StepsFile, AsrFile]:
-        """Steps of a video, and its speech with English text and notes.
+    def annotate(self, title: str, said: AsrFile, video: Path | None = None) -> tuple[StepsFile, AsrFile]:
+        """Steps of a video, and its speech with English text and notes; what a line has already is kept.
 
         Raises:
             ExpStarError: nothing was said, the endpoint does not answer, or it gives no usable answer.
@@ -173,7 +219,7 @@ def files_of(draft: Draft, said: Sequence[Subtitle]) -> tuple[StepsFile, AsrFile
     lines = []
     for line in said:
         more = added.get(line.id, DraftLine(id=line.id))
-        notes = {name: note for name in NOTES if (note := getattr(more, name).strip())}
+        notes = {name: note for name in NOTES if not getattr(line, name) and (note := getattr(more, name).strip())}
         english = line.text_en or more.text_en
         number = {"step": step_of[line.id]} if line.id in step_of else {}
         lines.append(Subtitle.model_validate(line.to_dict() | {"text_en": english} | number | notes))

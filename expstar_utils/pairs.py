@@ -204,7 +204,7 @@ def pairs_of(experiment: Experiment, root: Path, path_prefix: str = "") -> tuple
         path_prefix: put before those paths, such as "/data/expinstruct/".
     """
     def shown(path: Path) -> str:
-        return path.relative_to(root).as_posix()
+        return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
     if lacking := [kind for kind in ("steps", "asr") if getattr(experiment, kind) is None]:
         return [], [Problem(file=shown(experiment.video), field=", ".join(lacking), found="no such file",
                             expected="a JSON file of that name", todo="write it, or let 01 make it (`annotator`)")]
