@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -125,14 +126,15 @@ class ChatAnnotator:
     Args:
         base_url: of the endpoint, such as "http://127.0.0.1:8000/v1". model: its name there.
         cache: folder where every usable answer is kept by the hash of what was asked.
-        api_key: None takes the environment's OPENAI_API_KEY. timeout_s: of one request.
+        api_key: None takes the environment's OPENAI_API_KEY; a server of one's own needs none. timeout_s: of one request.
         retries: how often a request is repeated, with growing pauses, when the endpoint is down, slow or overloaded.
         attempts: how often an answer that cannot be used is asked for again, with what was wrong with it.
     """
 
     def __init__(self, base_url: str, model: str, cache: Path, *, api_key: str | None = None, timeout_s: float = 120.0,
                  retries: int = 5, attempts: int = 3, prices: tuple[float, float] = (0.0, 0.0), sentences: Path = SENTENCES):
-        self.client = OpenAI(base_url=base_url, api_key=api_key, timeout=timeout_s, max_retries=retries)
+        key = api_key or os.environ.get("OPENAI_API_KEY") or "none"  # the client refuses to start without any
+        self.client = OpenAI(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=retries)
         self.base_url, self.model, self.cache, self.attempts = base_url, model, Path(cache), attempts
         said = yaml.safe_load(Path(sentences).read_text(encoding="utf8"))
         self.instruction, self.again = said["instruction"], said["again"]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from transformers import ProcessorMixin
 
 from expstar_utils import prompts as tags
-from expstar_utils.datasets import Case
+from expstar_utils.datasets import Case, sample_of
 from expstar_utils.encoding import text_ids
 from expstar_utils.prompts import VIDEO, section
 from expstar_utils.records import Message, Sample
@@ -24,8 +24,7 @@ def caption_sample(case: Case) -> Sample:
     """Row of a clip alone: what is seen, and whether to look something up."""
     said = section(tags.NARRATION, case.narration) + (tags.RETRIEVAL if case.needs_retrieval else tags.NO_RETRIEVAL)
     messages = [Message(role="user", content=f"{VIDEO}\n"), Message(role="assistant", content=said)]
-    clip = case.clip if isinstance(case.clip, str) else case.clip.to_dict()
-    return Sample.model_validate({"messages": [m.model_dump() for m in messages], "videos": [clip], "id": case.id})
+    return sample_of(case, messages)
 
 
 def telling_tokens(cases: Sequence[Case], processor: ProcessorMixin) -> dict[str, set[int]]:

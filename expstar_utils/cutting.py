@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,8 +18,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from expstar_utils.media import probe, video_stream
-from expstar_utils.records import ExpStarError
+from expstar_utils.media import check_span, probe, video_stream
 
 ENCODER = {"preset": "ultrafast", "crf": "17", "bf": "0"}
 COPIED_AUDIO = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")
@@ -60,13 +59,11 @@ def cut_clips(video: Path, clips: Sequence[Clip]) -> list[str]:
     Raises:
         ExpStarError: see `media.probe`; also when a clip lies outside the file.
     """
-    duration_s = probe(video).duration_s
+    for clip in clips:
+        check_span(probe(video), clip.start_s, clip.end_s)
     with av.open(str(video)) as source:
         groups = find_groups(source, video_stream(source))
         for clip in clips:
-            if not 0 <= clip.start_s < min(clip.end_s, duration_s):
-                raise ExpStarError(f"{video}: found a clip from {clip.start_s:g} to {clip.end_s:g} s in a video of "
-                                   f"{duration_s:.2f} s, expected a start before the end and inside; correct the times")
             clip.path.parent.mkdir(parents=True, exist_ok=True)
             unfinished = clip.path.with_name(f".{clip.path.stem[:40]}.{os.getpid()}.part")
             try:
@@ -174,12 +171,10 @@ class _Cutter:
         first, self.end = (origin + int(np.ceil(t / base - 1e-3)) for t in (clip.start_s, clip.end_s))
         later = groups.times[np.searchsorted(groups.times, first):]
         self.first = int(later[0]) if len(later) and later[0] < self.end else first
-        a, b = bisect_left(keys, self.first), bisect_right(keys, self.end) - 1
-        whole = bool(len(later)) and later[-1] < self.end  # the clip reaches to the last frame
-        self.copied = (keys[a] if a < len(keys) else NEVER, NEVER if whole else keys[max(b, 0)] if keys else NEVER)
-        if self.copied[0] >= min(self.copied[1], self.end):
-            self.copied = NEVER, NEVER
-        self.seek_to = keys[max(bisect_right(keys, self.first) - 1, 0)] if keys else self.first
+        starts = [key for key in keys if key >= self.first]
+        ends = [NEVER] if len(later) and later[-1] < self.end else [key for key in starts if key <= self.end]  # to the last frame
+        self.copied = (starts[0], ends[-1]) if starts and ends and starts[0] < min(ends[-1], self.end) else (NEVER, NEVER)
+        self.seek_to = keys[max(bisect_right(keys, self.first) - 1, 0)]
 
     def write(self, path: Path) -> None:
         """Write the clip."""

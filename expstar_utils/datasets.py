@@ -112,7 +112,7 @@ def previous_texts(steps: Sequence[Case], index: int, history: HistoryOf) -> lis
 def baseline_sample(case: Case, previous: Sequence[str], prompts: Prompts) -> Sample:
     """Published baseline row: system, user, assistant."""
     messages = [*prompts.prefix(case.subject, case.title, previous), Message(role="assistant", content=case.reference())]
-    return _sample(case, messages)
+    return sample_of(case, messages)
 
 
 def expstar_sample(case: Case, previous: Sequence[str], prompts: Prompts, passages: Sequence[Passage] | None = None,
@@ -130,10 +130,11 @@ def expstar_sample(case: Case, previous: Sequence[str], prompts: Prompts, passag
         verdict = tags.RELEVANT if relevant else tags.IRRELEVANT
         answer = f"{verdict}\n{case.notes()}".rstrip("\n") if notes else f"{verdict}\n"
         messages += [prompts.passages(texts), Message(role="assistant", content=answer)]
-    return _sample(case, messages)
+    return sample_of(case, messages)
 
 
-def _sample(case: Case, messages: list[Message]) -> Sample:
+def sample_of(case: Case, messages: list[Message]) -> Sample:
+    """A row of the case's clip with these messages."""
     clip = case.clip if isinstance(case.clip, str) else case.clip.to_dict()
     return Sample.model_validate({"messages": [m.model_dump() for m in messages], "videos": [clip], "id": case.id})
 

@@ -141,6 +141,13 @@ def sample_times(start_s: float, end_s: float, fps: float, max_frames: int) -> n
     return start_s + (np.arange(count) + 0.5) * (end_s - start_s) / count
 
 
+def check_span(info: VideoInfo, start_s: float, end_s: float) -> None:
+    """Raises ExpStarError unless a clip starts inside its video and before its own end; it may end after the video."""
+    if not 0 <= start_s < min(end_s, info.duration_s):
+        raise ExpStarError(f"{info.path}: found a clip from {start_s:g} to {end_s:g} s in a video of {info.duration_s:.2f} s, "
+                           "expected a start before the end and inside the video; correct the times")
+
+
 def sample_frames(path: Path, start_s: float = 0.0, end_s: float | None = None, *, fps: float = 1.0, max_frames: int = 64,
                   size_px: tuple[int, int] | None = None) -> Frames:
     """Frames of a clip, evenly spread: for each wanted time the last frame at or before it.
@@ -158,9 +165,7 @@ def sample_frames(path: Path, start_s: float = 0.0, end_s: float | None = None, 
     """
     info = probe(path)
     end_s = info.duration_s if end_s is None else min(end_s, info.duration_s + 1.0)
-    if not 0 <= start_s < min(end_s, info.duration_s):
-        raise ExpStarError(f"{path}: found a clip from {start_s:g} to {end_s:g} s in a video of {info.duration_s:.2f} s, "
-                           "expected a start before the end and inside the video; correct the times")
+    check_span(info, start_s, end_s)
     wanted = sample_times(start_s, end_s, fps, max_frames)
     chosen = _last_at_or_before(path, start_s, wanted)
     height, width = size_px or (info.height_px, info.width_px)

@@ -280,7 +280,7 @@ def build_pairs(experiments: Sequence[Experiment], root: Path, folder: Path, pat
     Returns:
         What does not fit, in the order of the experiments; the rest is written.
     """
-    def one(experiment: Experiment) -> list[Problem]:
+    def _build(experiment: Experiment) -> list[Problem]:
         pairs, problems = pairs_of(experiment, root, path_prefix)
         if clips and pairs:
             pairs, reason = cut_pairs(pairs, experiment, clips, path_prefix)
@@ -290,5 +290,5 @@ def build_pairs(experiments: Sequence[Experiment], root: Path, folder: Path, pat
         write_pairs(pairs, experiment, folder)
         return problems
     with ThreadPoolExecutor(workers) as pool:
-        done = tqdm(pool.map(one, experiments), total=len(experiments), desc="pairs", unit="experiment")
+        done = tqdm(pool.map(_build, experiments), total=len(experiments), desc="pairs", unit="experiment")
         return [problem for problems in done for problem in problems]

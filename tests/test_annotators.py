@@ -85,6 +85,12 @@ def test_steps_and_notes_come_out_in_the_raw_formats(endpoint, tmp_path):
     assert [line["text"] for line in told["lines"]] == [s.text for s in SAID.subtitles]
 
 
+def test_a_server_of_ones_own_needs_no_key(endpoint, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    url, _ = endpoint(GOOD)
+    assert len(annotator(url, tmp_path, api_key=None).annotate("气体", SAID)[0].steps) == 2
+
+
 def test_an_answer_is_asked_for_once_and_counted(endpoint, tmp_path):
     url, asked = endpoint(GOOD)
     first = annotator(url, tmp_path, prices=(1.0, 4.0))

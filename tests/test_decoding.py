@@ -113,13 +113,14 @@ def test_a_ragged_batch_is_each_alone(ready, states):
     _, processor, decoder, _ = ready
     end = decoder.decode(states[:1], 6, end=-1)[1][0][-1]  # so that rows end at different times
     together, written = decoder.decode(states, 20, end)
-    extended = decoder.extend(states, suffixes(processor))
+    extended, scores = decoder.extend(states, suffixes(processor)), decoder.score(states, suffixes(processor))
     assert len({len(w) for w in written}) > 1
     for i, suffix in enumerate(suffixes(processor)):
         [alone], [words] = decoder.decode([states[i]], 20, end)
         assert words == written[i]
         assert_same(together[i], alone)
         assert_same(extended[i], decoder.extend([states[i]], [suffix])[0])
+        assert scores[i][i] == pytest.approx(decoder.score([states[i]], [suffix])[0][0], rel=1e-4)
 
 
 def test_a_decoded_state_is_the_state_that_read_the_words(ready, states):
@@ -145,8 +146,10 @@ def test_siblings_do_not_see_each_other(ready, states):
     _, processor, decoder, _ = ready
     for parent in states:
         together = decoder.extend([parent] * 3, suffixes(processor))
-        for branch, suffix in zip(together, suffixes(processor)):
+        [scores] = decoder.score([parent], suffixes(processor))
+        for branch, score, suffix in zip(together, scores, suffixes(processor)):
             assert_same(branch, decoder.extend([parent], [suffix])[0])
+            assert score == pytest.approx(decoder.score([parent], [suffix])[0][0], rel=1e-4)
 
 
 def test_scores_keep_float32_apart_where_bfloat16_has_them_equal(ready):
