@@ -90,15 +90,15 @@ def encode_dialogue(processor: ProcessorMixin, messages: Sequence[Message], fram
 
 
 def encode_turns(processor: ProcessorMixin, messages: Sequence[Message], turn_end: str) -> tuple[list[int], list[int]]:
-    """Tokens and labels of turns that go on a dialogue; only the assistant's are trained."""
+    """Tokens and labels of turns that go on a dialogue; only the assistant's are trained, unless their weight is 0."""
     ids: list[int] = []
     labels: list[int] = []
     end = text_ids(processor, turn_end)
     for message in messages:
-        trained = message.role == "assistant"
-        turn = text_ids(processor, message.content) + end if trained else between_turns(processor, message, turn_end)
+        said = message.role == "assistant"
+        turn = text_ids(processor, message.content) + end if said else between_turns(processor, message, turn_end)
         ids += turn
-        labels += turn if trained else [IGNORED] * len(turn)
+        labels += turn if said and message.weight else [IGNORED] * len(turn)
     return ids, labels
 
 

@@ -161,7 +161,11 @@ def assembled_tiny(tower_file: Path | None = None) -> Path:
             model, processor = assemble_tiny(load_file(tower_file))
             model.save_pretrained(Path(scratch) / "model")
             processor.save_pretrained(Path(scratch) / "model")
-            os.replace(Path(scratch) / "model", target)
+            try:
+                os.replace(Path(scratch) / "model", target)
+            except OSError:  # another process was first; a folder cannot take the place of one that is not empty
+                if not target.is_dir():
+                    raise
     return target
 
 

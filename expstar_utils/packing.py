@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -32,12 +33,10 @@ def opening(sample: Sample) -> int:
 
 
 def shared_groups(samples: Sequence[Sample]) -> list[list[int]]:
-    """Positions of the rows that share clip and messages up to the first answer, in order of appearance."""
-    groups: dict[str, list[int]] = {}
-    for i, sample in enumerate(samples):
-        shared = [m.model_dump() for m in sample.messages[:opening(sample)]]
-        groups.setdefault(repr((sample.videos, shared)), []).append(i)
-    return list(groups.values())
+    """Positions of neighbouring rows that share clip and messages up to the first answer."""
+    def shared(i: int) -> str:
+        return repr((samples[i].videos, [m.model_dump() for m in samples[i].messages[:opening(samples[i])]]))
+    return [list(group) for _, group in groupby(range(len(samples)), key=shared)]
 
 
 def encode_group(processor: ProcessorMixin, samples: Sequence[Sample], frames: Frames, turn_end: str) -> tuple[Encoded, Layout]:

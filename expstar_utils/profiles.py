@@ -39,6 +39,10 @@ class Profile(BaseModel):
     sft_epochs: float = Field(gt=0)
     sft_lr: float = Field(gt=0)
     warmup: float = Field(ge=0)
+    choice_rounds: int = Field(0, ge=0)
+    choice_sisters: int = Field(3, ge=1)
+    choice_replay: float = Field(0.25, ge=0, le=1)
+    choice_lr: float = Field(5e-4, gt=0)
     decision_weight: float = Field(1.0, gt=0)
     save_steps: int = Field(50, ge=1)
     lora_r: int = Field(ge=1)
@@ -66,6 +70,10 @@ class Profile(BaseModel):
         return self.model_copy(update={"sft_epochs": self.caption_epochs, "batch_size": self.caption_batch, "packed": False,
                                        "sft_lr": self.caption_lr, "warm_start_lr": self.caption_connector_lr,
                                        "decision_weight": 1.0, "accumulation": 1})
+
+    def for_choices(self) -> Profile:
+        """The same profile for notebook 04a's last stage, whose rounds are drawn before: one epoch goes through them all."""
+        return self.model_copy(update={"sft_epochs": 1.0, "sft_lr": self.choice_lr})
 
 
 def load_profile(name: str, **overrides: Any) -> Profile:

@@ -159,10 +159,11 @@ class VirtualClip(Record):
 
 
 class Message(Record):
-    """One turn of a chat."""
+    """One turn of a chat; an answer of weight 0 is read and not trained (the field's usual key for it)."""
 
     role: Literal["system", "user", "assistant"]
     content: str
+    weight: Literal[0, 1] = 1
 
 
 class Sample(Record):

@@ -156,6 +156,11 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     return save_adapter(trainer.model, folder / "adapter", base)
 
 
+def is_trained(folder: Path) -> bool:
+    """Whether a stage's adapter is there as a whole: `base.json` comes last."""
+    return (folder / "adapter" / "base.json").is_file()
+
+
 def last_whole_checkpoint(folder: Path) -> str | None:
     """Newest checkpoint that was written to its end: `trainer_state.json` comes last, and a kill may leave it out."""
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]

@@ -29,7 +29,7 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"mini", "pairs", "cutting", "datasets", "encoding", "models", "miniatures", "knowledge", "retrieval", "decoding",
      "speech", "annotate", "annotators", "completion",
      "packing"},
-    {"attention", "batches", "captions"},
+    {"attention", "batches", "captions", "choices"},
     {"tower_training", "connector_training", "training", "inference", "rewards", "metrics"},
     {"export", "figures", "widgets", "card"},
     {"quickstart"},

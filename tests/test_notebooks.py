@@ -68,8 +68,9 @@ def test_pairs_of_the_raw_files_are_those_that_mini_wrote(chain):
         assert (ours / path).read_bytes() == (mini / "pairs" / path).read_bytes()
 
 
-def test_captions_come_first(chain):
-    assert (chain / "4_sft/captions/adapter/base.json").is_file()
+def test_captions_come_first_and_choices_last(chain):
+    weights = [(chain / "4_sft" / stage / "adapter/adapter_model.safetensors").read_bytes() for stage in ("captions", "rows", "")]
+    assert len(set(weights)) == 3
 
 
 def test_training_rows_hold_their_passages(chain):

@@ -25,13 +25,13 @@ def rows_of(number, passages, notes=True, history=()):
 
 
 def ragged():
-    """Four passages, none, one; the first step again with a history, and one row twice: 9 rows, 4 groups."""
-    return [*rows_of(0, range(4)), *rows_of(1, [0], notes=False), *rows_of(2, [1]), *rows_of(0, [1], history=["Before."]),
-            *rows_of(1, [0], notes=False), *rows_of(2, [1])]
+    """Four passages; none; one, each of these rows twice; the first step again with a history: 9 rows, 4 groups."""
+    return [*rows_of(0, range(4)), *2 * rows_of(1, [0], notes=False), *2 * rows_of(2, [1]), *rows_of(0, [1], history=["Before."])]
 
 
-def test_what_is_shared_is_found():
-    assert shared_groups(ragged()) == [[0, 1, 2, 3], [4, 7], [5, 8], [6]]
+def test_what_is_shared_is_found_among_neighbours():
+    assert shared_groups(ragged()) == [[0, 1, 2, 3], [4, 5], [6, 7], [8]]
+    assert shared_groups([*rows_of(0, [1]), *rows_of(2, [1]), *rows_of(0, [2])]) == [[0], [1], [2]]
     assert shared_groups([]) == []
 
 

@@ -1,0 +1,163 @@
+"""Choice rows: the right passage beside its sisters, in words that cannot be known by heart.
+
+Sister passages differ in a word or two, and a data set has few of them: a model learns by heart which passage belongs to which
+experiment, and is lost when a new one comes. So the telling words of a row (colours, counts, names, formulas) are exchanged for
+others, in the narration, the passages and the notes alike. What is left to learn is to compare, and to copy what is written.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from expstar_utils.datasets import RELEVANT_GRADE, Case, HistoryOf, by_experiment, expstar_sample, previous_texts
+from expstar_utils.packing import shared_groups
+from expstar_utils.prompts import Prompts
+from expstar_utils.records import Passage, RetrievalResult, Sample
+
+SISTER_GRADE = 2
+Place = tuple[str, str, int]  # subject, title, step number
+COMMON = 0.7  # share of the experiments from which on a word does not tell them apart
+EVERYDAY = 0.25  # share of all passages from which on a word is grammar rather than science
+WORD = re.compile(r"\d+[.,]\d+|\w+(?:-\w+)*")
+
+
+def place_of(case: Case) -> Place:
+    """What a step shares with its siblings, the same step of other experiments of its title."""
+    return case.subject, case.title, case.step_number
+
+
+class Rewording:
+    """The words that tell the experiments of one title apart at a step, and others to put in their place.
+
+    Args:
+        cases: steps to tell apart, by their narration and principle. passages: texts that show which words are everyday ones.
+    """
+
+    def __init__(self, cases: Sequence[Case], passages: Sequence[str]):
+        counts = Counter(word for text in passages for word in set(_words(text)))
+        everyday = {word for word, count in counts.items() if count > EVERYDAY * len(passages)}
+        said = defaultdict(list)
+        for case in cases:
+            said[place_of(case)].append(set(_words("\n".join([*case.narration, *case.principle]))) - everyday)
+        self.telling: dict[Place, set[str]] = {}
+        for place, steps in said.items():
+            counts = Counter(word for words in steps for word in words)
+            self.telling[place] = {word for word, count in counts.items() if count < COMMON * len(steps)}
+        self.pools: dict[str, list[str]] = defaultdict(list)
+        for word in sorted(set().union(*self.telling.values())):
+            self.pools[_kind(word)].append(word)
+
+    def draw(self, place: Place, texts: Sequence[str], share: float, rng: random.Random) -> dict[str, str]:
+        """Telling word -> its substitute, for about `share` of the telling words in `texts`; no two get the same."""
+        found = dict.fromkeys(word for text in texts for word in _words(text))
+        taken, chosen = set(found), {}
+        for word in found:
+            if word in self.telling[place] and rng.random() < share:
+                kind = _kind(word)
+                new = _number_like(word, rng) if kind == "number" else rng.choice(self.pools[kind])
+                if new not in taken:
+                    chosen[word] = new
+                    taken.add(new)
+        return chosen
+
+
+def reworded(text: str, substitutes: Mapping[str, str]) -> str:
+    """A text with its words exchanged; a capital at the start of a word stays one."""
+    def exchange(match: re.Match) -> str:
+        word = match[0]
+        new = substitutes.get(_key(word), word)
+        return new[:1].upper() + new[1:] if word[:1].isupper() and _kind(_key(word)) == "word" else new
+    return WORD.sub(exchange, text)
+
+
+def _key(word: str) -> str:
+    """Words without regard to a capital at their start; formulas, numbers and single letters as they are written."""
+    return word.lower() if word[1:].replace("-", "").isalpha() and word[1:].islower() else word
+
+
+def _words(text: str) -> list[str]:
+    """Words as they are compared; a letter alone is an article, a unit or a symbol, and stays what it is."""
+    return [_key(word) for word in WORD.findall(text) if len(word) > 1 or word.isdigit()]
+
+
+def _kind(word: str) -> str:
+    if re.fullmatch(r"[\d.,]+", word):
+        return "number"
+    return "word" if word.islower() and word.replace("-", "").isalpha() else "formula"
+
+
+def _number_like(word: str, rng: random.Random) -> str:
+    """A number with as many digits, and a nought in front where there was one."""
+    digits = [c if not c.isdigit() or (i == 0 and c == "0") else str(rng.randint(i == 0, 9)) for i, c in enumerate(word)]
+    return "".join(digits)
+
+
+def choice_samples(cases: Sequence[Case], prompts: Prompts, found: Mapping[str, RetrievalResult], history: HistoryOf, *,
+                   rounds: int, sisters: int, natural: float = 0.3, share: float = 0.7, seed: int = 0) -> list[list[Sample]]:
+    """Rows of the steps whose siblings need other passages and that found sisters of theirs, drawn anew every round.
+
+    Nothing of the narration is trained here (its message has weight 0): the verdicts and the notes are.
+
+    Args:
+        found: graded documents by case id: the right ones from grade 3, sisters of grade 2.
+        sisters: how many of them stand beside the right passage. natural: share of steps that keep their words.
+        share: of the telling words that are exchanged in the others.
+
+    Returns:
+        For each round its rows, those of one step together.
+    """
+    steps = [(case, previous_texts(of_one, i, history)) for of_one in by_experiment(cases) for i, case in enumerate(of_one)
+             if case.id in found and _sisters(found[case.id]) and _right(found[case.id])]
+    needed = defaultdict(set)
+    for case, _ in steps:
+        needed[place_of(case)].add(_right(found[case.id])[0].id)
+    steps = [(case, previous) for case, previous in steps if len(needed[place_of(case)]) > 1]
+    if not steps:
+        return [[] for _ in range(rounds)]
+    texts = {d.id: d.text for result in found.values() for d in result.documents}
+    rewording = Rewording([case for case, _ in steps], list(texts.values()))
+    drawn: list[list[Sample]] = []
+    for number in range(rounds):
+        rows = []
+        for case, previous in steps:
+            rng = random.Random(f"{seed} {number} {case.id}")
+            near = _sisters(found[case.id])
+            shown = [_right(found[case.id])[0], *rng.sample(near, min(sisters, len(near)))]
+            before = previous if rng.random() < 0.5 else []
+            if rng.random() >= natural:
+                told = [*before, *case.narration, *(p.text for p in shown), *case.principle, *case.safety]
+                new = rewording.draw(place_of(case), told, share, rng)
+                before, shown = [reworded(text, new) for text in before], [_reworded_passage(p, new) for p in shown]
+                notes = {k: [reworded(line, new) for line in getattr(case, k)] for k in ("narration", "principle", "safety")}
+                case = case.model_copy(update=notes)
+            for place, passage in enumerate(shown):
+                row = expstar_sample(case, before, prompts, [passage], relevant=place == 0, notes=place == 0)
+                row.messages[2].weight = 0
+                rows.append(row)
+        drawn.append(rows)
+    return drawn
+
+
+def with_earlier(drawn: Sequence[Sequence[Sample]], earlier: Sequence[Sample], share: float, seed: int = 0) -> list[Sample]:
+    """The rows of all rounds, and in each round `share` as many steps of earlier training, so that it is not forgotten."""
+    groups, rows = shared_groups(earlier), []
+    for number, of_round in enumerate(drawn):
+        count = round(share * len({row.id for row in of_round}))
+        again = random.Random(seed + number).sample(groups, min(count, len(groups)))
+        rows += [*of_round, *(earlier[i] for group in again for i in group)]
+    return rows
+
+
+def _reworded_passage(passage: Passage, substitutes: Mapping[str, str]) -> Passage:
+    return Passage(id=passage.id, text=reworded(passage.text, substitutes))
+
+
+def _right(found: RetrievalResult) -> list[Passage]:
+    return [d for d in found.documents if (d.relevant or 1) >= RELEVANT_GRADE]
+
+
+def _sisters(found: RetrievalResult) -> list[Passage]:
+    return [d for d in found.documents if d.relevant == SISTER_GRADE]

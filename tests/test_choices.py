@@ -1,0 +1,130 @@
+"""Choice rows: words are exchanged everywhere alike, the right passage stands beside sisters, narrations are not trained."""
+
+import random
+
+import pytest
+
+from expstar_utils import models
+from expstar_utils.batches import VideoCollator
+from expstar_utils.choices import Rewording, choice_samples, reworded, with_earlier
+from expstar_utils.datasets import Case, expstar_sample
+from expstar_utils.encoding import IGNORED
+from expstar_utils.packing import shared_groups
+from expstar_utils.prompts import IRRELEVANT, RELEVANT, load_prompts, parse
+from expstar_utils.records import Passage, RetrievalResult
+
+FLAMES = {"sodium": ("yellow", "589"), "copper": ("green", "2.5"), "lithium": ("crimson", "671"),
+          "barium": ("apple-green", "0.55")}
+PLACE = ("chemistry", "Flame tests", 1)
+FILLER = "The salt glows in the flame and gives"
+
+
+def text_of(salt):
+    colour, number = FLAMES[salt]
+    return f"{salt.capitalize()} salts give a {colour} flame. {FILLER} a line at {number} nm: Na2CO3."
+
+
+def case_of(number, salt):
+    colour, length = FLAMES[salt]
+    return Case.model_validate({
+        "id": f"chemistry_{number}", "experiment": f"chemistry/{number}", "subject": "chemistry", "title": "Flame tests",
+        "step_number": 1, "clip": f"{number}.mp4", "summary": "s", "narration": [f"The flame is {colour}."],
+        "principle": [f"The salt is {salt}: its line lies at {length} nm."], "safety": ["Hot wire burns."]})
+
+
+def found_for(case, salt):
+    documents = [{"id": other, "text": text_of(other), "relevant": 5 if other == salt else 2} for other in FLAMES]
+    documents.append({"id": "far", "text": f"{FILLER} nothing of note.", "relevant": 1})
+    return RetrievalResult.model_validate({"id": case.id, "query": case.query, "video_path": "0.mp4", "is_rag": True,
+                                           "documents": documents})
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    cases = [case_of(n, salt) for n, salt in enumerate(FLAMES)]
+    found = {c.id: found_for(c, salt) for c, salt in zip(cases, FLAMES, strict=True)}
+    return cases, choice_samples(cases, load_prompts(), found, "narration", rounds=12, sisters=2, seed=3)
+
+
+def test_words_of_a_mapping_are_exchanged_and_no_others():
+    text = "Sodium salts: yellow, yellow-green, 2.5 g, 25 g; NA2 and Na2."
+    assert reworded(text, {"sodium": "quartz", "yellow": "left", "2.5": "8.1", "Na2": "K2"}) == (
+        "Quartz salts: left, yellow-green, 8.1 g, 25 g; NA2 and K2.")
+    assert reworded(text, {}) == text
+
+
+def test_what_tells_is_found_and_grammar_stays():
+    rewording = Rewording([case_of(n, salt) for n, salt in enumerate(FLAMES)], [text_of(s) for s in FLAMES] + [FILLER] * 4)
+    assert {"yellow", "sodium", "589", "apple-green", "0.55"} <= rewording.telling[PLACE]
+    assert not {"the", "flame", "is", "salt", "nm"} & rewording.telling[PLACE]
+    chosen = rewording.draw(PLACE, [text_of("copper"), text_of("sodium")], 1.0, random.Random(0))
+    assert len(set(chosen.values())) == len(chosen)
+    assert not set(chosen) & set(chosen.values())
+    assert [c if not c.isdigit() else "9" for c in chosen.get("2.5", "9.9")] == ["9", ".", "9"]
+
+
+def test_rows_show_the_right_passage_beside_sisters(drawn):
+    cases, rounds = drawn
+    assert len(rounds) == 12
+    for rows in rounds:
+        groups = shared_groups(rows)
+        assert [len(g) for g in groups] == [3] * len(cases)
+        for group in groups:
+            verdicts = [rows[i].messages[-1].content.splitlines()[0] for i in group]
+            assert verdicts == [RELEVANT, IRRELEVANT, IRRELEVANT]
+            assert not any("nothing of note" in rows[i].messages[3].content for i in group)
+    beside = {tuple(r.messages[3].content for r in rows[1:3]) for rows in rounds}
+    assert len(beside) > 6  # not the same sisters every round
+
+
+def test_narration_passage_and_notes_still_agree_after_an_exchange(drawn):
+    cases, rounds = drawn
+    originals = {case.id: case for case in cases}
+    exchanged = 0
+    for row in (rows[i] for rows in rounds for i in range(0, len(rows), 3)):
+        narration = parse(row.messages[2].content).commentary.narration[0]
+        passage, notes = row.messages[3].content, parse(row.messages[4].content).commentary
+        colour = narration.removeprefix("The flame is ").removesuffix(".")
+        salt, line = notes.principle[0].removeprefix("The salt is ").removesuffix(" nm.").split(": its line lies at ")
+        assert colour in passage
+        assert f"at {line} nm" in passage
+        assert passage.lower().startswith(f"<paragraph>{salt} salts")
+        exchanged += notes.principle != tuple(originals[row.id].principle)
+    assert 0.5 < exchanged / (12 * len(cases)) < 0.9
+
+
+def test_same_seed_same_rows_and_another_others():
+    cases = [case_of(n, salt) for n, salt in enumerate(FLAMES)]
+    found = {c.id: found_for(c, salt) for c, salt in zip(cases, FLAMES, strict=True)}
+    def rows(seed):
+        return choice_samples(cases, load_prompts(), found, "narration", rounds=2, sisters=2, seed=seed)
+    assert rows(1) == rows(1) != rows(2)
+
+
+def test_steps_without_sisters_are_left_out_and_none_is_no_error():
+    case = case_of(0, "sodium")
+    result = found_for(case, "sodium")
+    result.documents = [d for d in result.documents if d.relevant != 2]
+    assert choice_samples([case], load_prompts(), {case.id: result}, "narration", rounds=2, sisters=3) == [[], []]
+
+
+def test_an_answer_of_weight_0_is_read_and_not_trained(base, root, drawn):
+    from small_runs import small_profile
+    _, rounds = drawn
+    model, processor = models.load(str(base))
+    row = VideoCollator(processor, rounds[0][:1], root, small_profile(base), models.quirks(model, processor).turn_end).encode(0)
+    trained = processor.tokenizer.decode([label for label in row.labels if label != IGNORED])
+    assert "The flame is" in processor.tokenizer.decode(row.ids)
+    assert "The flame is" not in trained
+    assert trained.startswith(RELEVANT)
+    assert "<Principle>" in trained
+
+
+def test_every_round_brings_whole_steps_of_earlier_training(drawn):
+    _, rounds = drawn
+    rows = [expstar_sample(case_of(n, "sodium"), [], load_prompts(), [Passage(id="p", text=t)]) for n in range(6) for t in "abc"]
+    mixed = with_earlier(rounds[:2], rows, 0.5, seed=1)
+    assert [len(g) for g in shared_groups([r for r in mixed if r in rows])] == [3] * 4
+    assert [r for r in mixed if r not in rows] == [*rounds[0], *rounds[1]]
+    assert with_earlier(rounds[:2], rows, 0.5, seed=2) != mixed
+    assert with_earlier(rounds[:1], rows, 0, seed=1) == rounds[0]

@@ -1,0 +1,49 @@
+"""Assembly of ExpStar-Tiny: one folder in the cache, whoever comes first."""
+
+from pathlib import Path
+
+import pytest
+
+from expstar_utils import models
+
+
+class Assembled:
+    """Stands for model and processor: writes a file, and may meet another process that was faster."""
+
+    def __init__(self, meanwhile=lambda: None):
+        self.meanwhile = meanwhile
+
+    def save_pretrained(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text("{}")
+        self.meanwhile()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXPSTAR_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_another_process_that_was_faster_is_no_error(cache, monkeypatch):
+    monkeypatch.setattr(models, "assemble_tiny", lambda _: (Assembled(), Assembled()))
+    target = models.assembled_tiny()
+    assert list(cache.glob("expstar-tiny-*")) == [target]
+    for path in target.iterdir():
+        path.unlink()
+    target.rmdir()
+
+    def other() -> None:
+        target.mkdir(exist_ok=True)
+        (target / "config.json").write_text("the other's")
+    monkeypatch.setattr(models, "assemble_tiny", lambda _: (Assembled(), Assembled(other)))
+    assert models.assembled_tiny() == target
+    assert (target / "config.json").read_text() == "the other's"
+    assert [p for p in cache.iterdir() if p != target] == []
+
+
+def test_a_folder_that_cannot_be_put_in_its_place_is_an_error(cache, monkeypatch):
+    monkeypatch.setattr(models, "assemble_tiny", lambda _: (Assembled(), Assembled()))
+    monkeypatch.setattr(models.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+    with pytest.raises(OSError, match="no space"):
+        models.assembled_tiny()
