@@ -48,7 +48,8 @@ def plan(families: list[Family], seed: int = 42, small: bool = False) -> list[Ta
     """Which takes are filmed, and on which side they stand.
 
     Every seen variant has TRAIN_TAKES takes in `train`; HELD_OUT_VARIANTS of a family have one more in `val`, as many
-    others one more in `test`; unseen variants stand in `test_unseen` only. `small` keeps one experiment of each split.
+    others one more in `test`; unseen variants stand in `test_unseen` only. `small` keeps one experiment of each split, and in
+    `train` those of two variants.
     """
     takes = []
     for family in families:
@@ -61,7 +62,8 @@ def plan(families: list[Family], seed: int = 42, small: bool = False) -> list[Ta
         wanted += [(seen[i], "test") for i in order[HELD_OUT_VARIANTS:2 * HELD_OUT_VARIANTS]]
         wanted += [(v, "test_unseen") for v in family.variants if v.split == "unseen"]
         if small:
-            wanted = [next(w for w in wanted if w[1] == split) for split in ("train", "val", "test", "test_unseen")]
+            held_out = [next(w for w in wanted if w[1] == split) for split in ("val", "test", "test_unseen")]
+            wanted = [*((v, "train") for v in seen[:2]), *held_out]
         title = family.title.en.replace(" ", "_").replace("/", "-")
         takes += [Take(family, variant, split, seed * 100_000 + number * 1000 + i, f"{i + 1:02d}-{title}")
                   for i, (variant, split) in enumerate(wanted)]

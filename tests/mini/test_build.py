@@ -74,7 +74,7 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_is(built):
 
 def test_pairs_point_at_their_stretch_of_the_video(built):
     cases = load_cases(built / "pairs")
-    assert len(cases) == 20
+    assert len(cases) == 25
     for case in cases:
         info = probe(built / case.clip.video)
         assert 0 <= case.clip.start < case.clip.end <= info.duration_s + 0.01
