@@ -22,8 +22,8 @@ RELEVANT_GRADE = 3
 class Case(Record):
     """One step of an experiment, in one language: everything that a row or a prompt is made of.
 
-    id: "<unit>_<n>". experiment: "<subject>/<stem>", shared by its steps. clip: path or virtual clip below the data
-    root. narration, principle, safety: the reference, a note a line.
+    id: "<unit>_<n>". experiment: "<subject>/<unit>/<stem>" or "<subject>/<stem>", shared by its steps. clip: path or virtual
+    clip below the data root. narration, principle, safety: the reference, a note a line.
     """
 
     id: str
@@ -37,6 +37,7 @@ class Case(Record):
     principle: list[str] = []
     safety: list[str] = []
     split: str = "train"
+    duration_s: float | None = None
 
     @property
     def needs_retrieval(self) -> bool:
@@ -56,7 +57,7 @@ class Case(Record):
         return section(tags.NARRATION, self.narration) + self.notes()
 
 
-def case_from_pair(pair: Pair, experiment: str, case_id: str, language: Language = "en", split: str = "train") -> Case:
+def case_from_pair(pair: Pair, experiment: str, case_id: str, language: Language = "en") -> Case:
     """A case from a published-format pair. Where the pair has no cut clip of its own, the clip is virtual."""
     spoken = "text_en" if language == "en" else "text"
     def notes(kind: str) -> list[str]:
@@ -68,7 +69,8 @@ def case_from_pair(pair: Pair, experiment: str, case_id: str, language: Language
         "id": case_id, "experiment": experiment, "subject": pair.subject, "title": getattr(pair, f"title_{language}"),
         "step_number": pair.step_number, "clip": clip.model_dump() if virtual else pair.clip_video_path,
         "summary": getattr(pair, f"step_{language}"), "narration": _lines(getattr(a, spoken) for a in pair.annotations),
-        "principle": notes("principle"), "safety": notes("safety"), "split": split})
+        "principle": notes("principle"), "safety": notes("safety"),
+        "duration_s": round(clip.end - clip.start, 3)})
 
 
 def _lines(texts: Iterable[str]) -> list[str]:
@@ -79,21 +81,21 @@ def _natural(path: Path) -> list:
     return [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path.as_posix())]
 
 
-def load_cases(pairs_dir: Path, splits: dict[str, str] | None = None, language: Language = "en",
-               first_id: int = 1) -> list[Case]:
-    """Cases of every pair below `pairs_dir` (`<subject>/<experiment>/<experiment>_step_<i>.json`), in natural order.
+def load_cases(pairs_dir: Path, language: Language = "en", first_id: int = 1, path_prefix: str = "") -> list[Case]:
+    """Cases of every pair below `pairs_dir`, `[<subject>/[<unit>/]]<experiment>/<experiment>_step_<i>.json`, in natural order.
 
     Args:
-        splits: experiment ("<subject>/<experiment>") -> split; None puts all into "train".
-        first_id: number of the first case of each subject.
+        first_id: number of the first case of each unit; where there are no units, of each subject.
+        path_prefix: put before the clips' paths.
     """
     cases, numbers = [], {}
     for path in sorted(Path(pairs_dir).rglob("*_step_*.json"), key=_natural):
-        pair, experiment = read_record(path, Pair), path.parent.relative_to(pairs_dir).as_posix()
-        number = numbers.setdefault(pair.subject, first_id)
-        numbers[pair.subject] += 1
-        split = (splits or {}).get(experiment, "train")
-        cases.append(case_from_pair(pair, experiment, f"{pair.subject}_{number}", language, split))
+        pair, experiment = read_record(path, Pair), path.parent.relative_to(pairs_dir)
+        unit = experiment.parent.name if len(experiment.parts) > 2 else pair.subject
+        number = numbers.setdefault(unit, first_id)
+        numbers[unit] += 1
+        pair.original_video, pair.clip_video_path = path_prefix + pair.original_video, path_prefix + pair.clip_video_path
+        cases.append(case_from_pair(pair, experiment.as_posix(), f"{unit}_{number}", language))
     return cases
 
 
@@ -115,6 +117,12 @@ def baseline_sample(case: Case, previous: Sequence[str], prompts: Prompts) -> Sa
     return sample_of(case, messages)
 
 
+def preference_sample(case: Case, previous: Sequence[str], prompts: Prompts, rejected: str) -> Sample:
+    """Published preference row: the baseline row, whose answer is the chosen one, and a `rejected` answer."""
+    row = baseline_sample(case, previous, prompts).to_dict()
+    return Sample.model_validate({key: row[key] for key in ("id", "messages", "videos")} | {"rejected_response": rejected})
+
+
 def expstar_sample(case: Case, previous: Sequence[str], prompts: Prompts, passages: Sequence[Passage] | None = None,
                    relevant: bool = True, notes: bool = True) -> Sample:
     """Published ExpStar row: 3 messages ending in [No Retrieval], or 5 with passages and their verdict.
@@ -133,10 +141,15 @@ def expstar_sample(case: Case, previous: Sequence[str], prompts: Prompts, passag
     return sample_of(case, messages)
 
 
+def query_row(case: Case) -> dict[str, Any]:
+    """What retrieval is asked for a case: `{id, query, video_path}`."""
+    return {"id": case.id, "query": case.query, "video_path": case.clip if isinstance(case.clip, str) else case.clip.to_dict()}
+
+
 def sample_of(case: Case, messages: list[Message]) -> Sample:
     """A row of the case's clip with these messages."""
     clip = case.clip if isinstance(case.clip, str) else case.clip.to_dict()
-    return Sample.model_validate({"messages": [m.model_dump() for m in messages], "videos": [clip], "id": case.id})
+    return Sample.model_validate({"messages": [m.to_dict() for m in messages], "videos": [clip], "id": case.id})
 
 
 def filled_samples(case: Case, previous: Sequence[str], prompts: Prompts, found: RetrievalResult | None, *,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,12 @@ from expstar_utils.datasets import (
     expstar_sample,
     filled_samples,
     load_cases,
+    preference_sample,
     previous_texts,
     training_samples,
 )
-from expstar_utils.files import read_jsonl, write_json
-from expstar_utils.prompts import load_prompts, parse
+from expstar_utils.files import dump_line, read_jsonl, write_json
+from expstar_utils.prompts import Prompts, load_prompts, parse
 from expstar_utils.records import ExpStarError, Pair, Passage, RetrievalResult, Sample, VirtualClip
 
 DEMO = Path(__file__).parents[2] / "shared" / "expstar_demo"
@@ -76,10 +79,18 @@ def test_cases_come_in_natural_order_with_a_count_of_their_own_in_each_subject(t
     for subject, step in (("optics", 10), ("optics", 2), ("biology", 1)):
         folder = tmp_path / subject / "01-'x' 一"
         write_json(folder / f"01-x_step_{step}.json", pair(subject=subject, step_number=step))
-    cases = load_cases(tmp_path, {"optics/01-'x' 一": "test"}, first_id=5)
-    assert [(c.id, c.step_number, c.split) for c in cases] == [("biology_5", 1, "train"), ("optics_5", 2, "test"),
-                                                              ("optics_6", 10, "test")]
+    cases = load_cases(tmp_path, first_id=5, path_prefix="/data/")
+    assert [(c.id, c.step_number) for c in cases] == [("biology_5", 1), ("optics_5", 2), ("optics_6", 10)]
+    assert [(c.clip, c.duration_s) for c in cases] == [("/data/clips/v_step_2.mp4", 2.5)] * 3
     assert [[c.id for c in steps] for steps in by_experiment(reversed(cases))] == [["biology_5"], ["optics_5", "optics_6"]]
+
+
+def test_where_there_are_units_each_has_its_own_count(tmp_path):
+    for subject, unit in (("optics", "op_1"), ("optics", "op_2"), ("biology", "bi_1")):
+        write_json(tmp_path / subject / unit / "01-x" / "01-x_step_1.json", pair(subject=subject, step_number=1))
+    cases = load_cases(tmp_path, first_id=7)
+    assert [(c.id, c.experiment) for c in cases] == [("bi_1_7", "biology/bi_1/01-x"), ("op_1_7", "optics/op_1/01-x"),
+                                                     ("op_2_7", "optics/op_2/01-x")]
 
 
 def test_bad_pair_is_named(tmp_path):
@@ -107,32 +118,50 @@ def test_demo_cases_have_the_published_notes(demo):
     assert {c.experiment for c in demo} == {"step-02-一氧化碳的燃烧"}
 
 
-@needs_demo
-def test_demo_references_are_the_published_answers(demo):
-    published = list(read_jsonl(next((DEMO / "3baseline_dataset").glob("*.jsonl")), Sample))
-    assert len(published) >= 3
-    for case, row in zip(demo, published):
-        ours = baseline_sample(case, [], PROMPTS)
-        assert [m.role for m in ours.messages] == [m.role for m in row.messages] == ["system", "user", "assistant"]
-        assert ours.messages[2].content == row.messages[2].content
-        assert ours.videos == row.videos
-        assert case.id.split("_")[-1] == row.id.split("_")[-1]
+def demo_prompts(rows: list[Sample], cases: list[Case]) -> Prompts:
+    """The demo's own prompt sentences, taken out of its rows."""
+    system, first, second = rows[0].messages[0].content, rows[0].messages[1].content, rows[1].messages[1].content
+    history = second.removeprefix(first).replace(f"- Step 1: {cases[0].summary}\n", "{steps}").replace("Step 2", "Step {number}")
+    request = first.replace(cases[0].title, "{title}").replace("chemistry", "{subject}")
+    own = {"subjects": {}, "system": {"default": system.replace("chemistry", "{subject}")}, "request": {"default": request},
+           "history": history, "history_line": "- Step {number}: {text}\n", "passage": "<paragraph>{text}</paragraph>"}
+    return Prompts.model_validate(PROMPTS.model_dump() | own)
+
+
+@pytest.fixture
+def published(tmp_path) -> tuple[list[Case], Path, Path]:
+    """The demo's cases where its pairs lie in their unit, and its two files of rows."""
+    shutil.copytree(DEMO / "2pair-data" / "step-02-一氧化碳的燃烧", tmp_path / "chemistry" / "ch_67" / "02-一氧化碳的燃烧")
+    [baseline], [expstar] = ((DEMO / kind).glob("*.jsonl") for kind in ("3baseline_dataset", "4Expstar_dataset"))
+    return load_cases(tmp_path, first_id=271), baseline, expstar
 
 
 @needs_demo
-def test_expstar_rows_are_the_published_ones_but_for_their_prompts(demo):
-    published = list(read_jsonl(next((DEMO / "4Expstar_dataset").glob("*.jsonl")), Sample))
-    cases = {c.id.split("_")[-1]: c for c in demo}
-    verdicts = set()
-    for row in published:
-        case, verdict = cases[row.id.split("_")[-1]], row.messages[4].content.split("\n")[0]
-        verdicts.add(verdict)
+def test_with_the_demo_s_prompts_its_rows_come_out_byte_for_byte(published):
+    cases, baseline, expstar = published
+    prompts = demo_prompts(list(read_jsonl(baseline, Sample)), cases)
+    before = [previous_texts(cases, i, "summary") for i in range(3)]
+    ours = [baseline_sample(case, texts, prompts) for case, texts in zip(cases, before)]
+    assert "".join(dump_line(row) + "\n" for row in ours) == baseline.read_text(encoding="utf8")
+    documents = defaultdict(list)
+    for number, row in enumerate(read_jsonl(expstar, Sample)):
         text = row.messages[3].content.removeprefix("<paragraph>").removesuffix("</paragraph>")
-        ours = expstar_sample(case, [], PROMPTS, [Passage(id="1", text=text)], relevant=verdict == "[Relevant]")
-        assert [m.role for m in ours.messages] == [m.role for m in row.messages]
-        assert [m.content for m in ours.messages[2:]] == [m.content for m in row.messages[2:]]
-        assert ours.videos == row.videos
-    assert verdicts == {"[Relevant]", "[Irrelevant]"}
+        grade = 4 if row.messages[4].content.startswith("[Relevant]") else 2
+        documents[row.id].append(Passage(id=str(number), text=text, relevant=grade))
+    results = {case.id: RetrievalResult(id=case.id, query="", video_path="", is_rag=True, documents=documents[case.id])
+               for case in cases[:3]}
+    rows = [row for case, texts in zip(cases, before) for row in filled_samples(case, texts, prompts, results[case.id])]
+    assert "".join(dump_line(row) + "\n" for row in rows) == expstar.read_text(encoding="utf8")
+
+
+@needs_demo
+def test_preference_rows_have_the_demo_s_shape(demo):
+    [source] = (DEMO / "5Expstar_rl_dataset").glob("*.jsonl")
+    row = preference_sample(demo[0], [], PROMPTS, "<Narration>\nSomething else.\n")
+    for theirs in read_jsonl(source, Sample):
+        assert list(row.to_dict()) == list(theirs.to_dict())
+        assert [m.role for m in row.messages] == [m.role for m in theirs.messages]
+    assert row.messages == baseline_sample(demo[0], [], PROMPTS).messages
 
 
 # Rows

@@ -30,7 +30,7 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
      "speech", "annotate", "annotators", "completion",
      "packing"},
     {"attention", "batches", "captions", "choices"},
-    {"tower_training", "connector_training", "training", "inference", "rewards", "metrics"},
+    {"corpus", "tabular", "tower_training", "connector_training", "training", "inference", "rewards", "metrics"},
     {"export", "figures", "widgets", "card"},
     {"quickstart"},
 )

@@ -96,7 +96,7 @@ def mini(tmp_path_factory):
 
 def test_raw_files_without_units_give_the_pairs_of_mini(mini, tmp_path):
     found, problems = pairs.find_experiments(mini)
-    assert len(found) == 4
+    assert len(found) == 5
     assert problems + pairs.build_pairs(found, mini, tmp_path, "source_video/") == []
     expected = sorted(p for p in (mini / "pairs").rglob("*_step_*.json"))
     assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.json")) == [p.relative_to(mini / "pairs") for p in expected]
