@@ -12,9 +12,10 @@ from torch.utils.data import Sampler
 from tqdm import tqdm
 from transformers import ProcessorMixin
 
+from expstar_utils.clips import clip_frames
 from expstar_utils.encoding import IGNORED, Encoded, merge_extras, pad_right
 from expstar_utils.files import write_json
-from expstar_utils.media import Frames, clip_frames
+from expstar_utils.media import Frames
 from expstar_utils.packing import Layout, encode_group
 from expstar_utils.profiles import Profile
 from expstar_utils.records import Problem, Sample

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from expstar_utils.files import read_record, write_json
 from expstar_utils.pairs import Experiment, title_of
 from expstar_utils.records import AsrFile, ExpStarError, Problem
 from expstar_utils.speech import transcribe
+
+_listening = threading.Lock()  # Whisper takes all cores, and its random numbers are the process's
 
 
 def complete(experiment: Experiment, folder: Path, annotator: Annotator, language: str | None = None) -> Experiment:
@@ -30,7 +34,9 @@ def complete(experiment: Experiment, folder: Path, annotator: Annotator, languag
     title = title_of(experiment.video.stem).replace("_", " ")
     heard = experiment.asr or (asr if asr.is_file() else speech)
     if not heard.is_file():
-        write_json(speech, transcribe(experiment.video, title, language=language, progress=False))
+        with _listening:
+            said = transcribe(experiment.video, title, language=language, progress=False, english=not annotator.translates)
+            write_json(speech, said)
     if experiment.steps is None and not (steps.is_file() and asr.is_file()):
         found, noted = annotator.annotate(title, read_record(heard, AsrFile), experiment.video)
         if not asr.is_file():
@@ -53,15 +59,21 @@ def _overlay(noted: Path, own: Path) -> None:
         write_json(noted, after)
 
 
-def complete_all(experiments: Sequence[Experiment], folder: Path, annotator: Annotator,
-                 language: str | None = None) -> tuple[list[Experiment], list[Problem]]:
-    """Every experiment with both files, and those that could not be completed; a killed run goes on where it was."""
-    whole, problems = [], []
-    for experiment in tqdm(experiments, desc="speech and steps", unit="video"):
+def complete_all(experiments: Sequence[Experiment], folder: Path, annotator: Annotator, language: str | None = None,
+                 workers: int = 4) -> tuple[list[Experiment], list[Problem]]:
+    """Every experiment with both files, and those that could not be completed; a killed run goes on where it was.
+
+    Args:
+        workers: videos side by side. Whisper hears one at a time; while a chat model thinks, the next are heard and asked for.
+    """
+    def _complete(experiment: Experiment) -> Experiment | Problem:
+        if experiment.steps and experiment.asr:
+            return experiment
         try:
-            lacks = experiment.steps is None or experiment.asr is None
-            whole.append(complete(experiment, folder, annotator, language) if lacks else experiment)
+            return complete(experiment, folder, annotator, language)
         except ExpStarError as error:
-            problems.append(Problem(file=experiment.name, field="speech and steps", found=str(error), expected="both",
-                                    todo="do what it says; the experiment was left out"))
-    return whole, problems
+            return Problem(file=experiment.name, field="speech and steps", found=str(error), expected="both",
+                           todo="do what it says; the experiment was left out")
+    with ThreadPoolExecutor(workers) as pool:
+        done = list(tqdm(pool.map(_complete, experiments), total=len(experiments), desc="speech and steps", unit="video"))
+    return [x for x in done if isinstance(x, Experiment)], [x for x in done if isinstance(x, Problem)]

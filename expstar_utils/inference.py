@@ -13,11 +13,12 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from expstar_utils import prompts as tags
+from expstar_utils.clips import clip_frames
 from expstar_utils.datasets import Case, by_experiment, previous_texts
 from expstar_utils.decoding import Decoder, State
 from expstar_utils.encoding import between_turns, encode_prefix, text_ids
 from expstar_utils.files import append_jsonl, read_jsonl
-from expstar_utils.media import Frames, clip_frames
+from expstar_utils.media import Frames
 from expstar_utils.models import quirks
 from expstar_utils.prompts import Prompts
 from expstar_utils.records import ExpStarError, Passage, Prediction

@@ -12,9 +12,10 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from expstar_utils.files import inside
-from expstar_utils.records import ExpStarError, VirtualClip
+from expstar_utils.records import ExpStarError
 
+SKIPPABLE = ("h264", "hevc")  # decoders that can leave out a picture that no other refers to, from one packet to the next
+SPARSE = 4  # pictures in a clip for one that is wanted, from which on it is worth to look first
 PICTURE_FORMATS = ("image2", "png_pipe", "jpeg_pipe", "gif", "bmp_pipe", "webp_pipe", "tiff_pipe", "svg_pipe")
 
 
@@ -176,6 +177,8 @@ def sample_frames(path: Path, start_s: float = 0.0, end_s: float | None = None, 
 
 def _last_at_or_before(path: Path, start_s: float, wanted: np.ndarray) -> list[tuple[float, av.VideoFrame]]:
     """(time, frame) for each wanted time, in one pass from the key frame before `start_s`."""
+    if skipping := _without_the_rest(path, start_s, wanted):
+        return skipping
     chosen: list[tuple[float, av.VideoFrame]] = []
     before: tuple[float, av.VideoFrame] | None = None
     for time_s, frame in _decode_from(path, start_s):
@@ -187,6 +190,50 @@ def _last_at_or_before(path: Path, start_s: float, wanted: np.ndarray) -> list[t
     if before is None:
         raise ExpStarError(f"{path}: no frame could be decoded after {start_s:g} s, expected some; copy the file again")
     return chosen + [before] * (len(wanted) - len(chosen))
+
+
+def _without_the_rest(path: Path, start_s: float, wanted: np.ndarray) -> list[tuple[float, av.VideoFrame]]:
+    """The same, without decoding pictures that are neither wanted nor needed by others; empty where that cannot be had.
+
+    The packets' times say beforehand which pictures are wanted. Then the decoder is told with every packet whether it may leave
+    the picture out if no other refers to it: a third to a half of a film with B-frames.
+    """
+    with _open(path) as container:
+        stream = video_stream(container)
+        if stream.codec_context.name not in SKIPPABLE:
+            return []
+        stream.thread_type = "AUTO"
+        pts = _pictures_until(container, stream, start_s, float(wanted[-1]))
+        times = (pts - (stream.start_time or 0)) * float(stream.time_base)
+        if len(times) < SPARSE * len(wanted) or times[0] > start_s + 1e-6:
+            return []
+        shown = pts[np.maximum(np.searchsorted(times, wanted + 1e-6, side="right") - 1, 0)].tolist()
+        needed, found = set(shown), {}
+        with suppress(av.FFmpegError):
+            _seek(container, stream, start_s)
+            for packet in container.demux(stream):
+                stream.codec_context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in needed else "NONREF"
+                found |= {frame.pts: frame for frame in packet.decode() if frame.pts in needed}
+                if len(found) == len(needed):
+                    return [(float((at - (stream.start_time or 0)) * stream.time_base), found[at]) for at in shown]
+    return []
+
+
+def _pictures_until(container: av.container.InputContainer, stream: av.VideoStream, start_s: float, end_s: float) -> np.ndarray:
+    """Times of the pictures from the key frame before `start_s` to the one on the screen at `end_s`; int [n], in order."""
+    last, found = (stream.start_time or 0) + end_s / float(stream.time_base) + 1, []
+    with suppress(av.FFmpegError):
+        _seek(container, stream, start_s)
+        for packet in container.demux(stream):
+            if packet.dts is not None and packet.dts > last:
+                break
+            if packet.pts is not None and not packet.is_discard:
+                found.append(packet.pts)
+    return np.sort(np.array(found, np.int64))
+
+
+def _seek(container: av.container.InputContainer, stream: av.VideoStream, start_s: float) -> None:
+    container.seek((stream.start_time or 0) + int(start_s / stream.time_base), stream=stream, backward=True)
 
 
 def _decode_from(path: Path, start_s: float) -> Iterator[tuple[float, av.VideoFrame]]:
@@ -208,17 +255,9 @@ def _decode_at(path: Path, seek_s: float) -> Iterator[tuple[float, av.VideoFrame
         origin = stream.start_time or 0
         try:
             if seek_s > 0:
-                container.seek(origin + int(seek_s / stream.time_base), stream=stream, backward=True)
+                _seek(container, stream, seek_s)
             for frame in container.decode(stream):
                 if frame.pts is not None:
                     yield float((frame.pts - origin) * stream.time_base), frame
         except av.FFmpegError:
             return
-
-
-def clip_frames(clip: str | VirtualClip, root: Path, *, fps: float, max_frames: int,
-                size_px: tuple[int, int] | None = None) -> Frames:
-    """Frames of a sample's video, given as a path or a virtual clip, both below the data set's `root`."""
-    if isinstance(clip, VirtualClip):
-        return sample_frames(inside(root, clip.video), clip.start, clip.end, fps=fps, max_frames=max_frames, size_px=size_px)
-    return sample_frames(inside(root, clip), fps=fps, max_frames=max_frames, size_px=size_px)

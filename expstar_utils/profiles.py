@@ -63,6 +63,7 @@ class Profile(BaseModel):
     passages: int = Field(8, ge=1)
     tau: float = Field(0.5, ge=0, le=1)
     verdict_threshold: float = Field(0.5, ge=0, le=1)
+    shown: int = Field(2, ge=1)
     max_new_tokens: int = Field(ge=1)
 
     def for_captions(self) -> Profile:

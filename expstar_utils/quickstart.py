@@ -49,7 +49,7 @@ def commentator(setting: Profile, seed: int = 42) -> inference.Commentator:
     retriever = retrieval.make_retriever(retrieval.load_tower(), retrieval.Index.cached(load_knowledge()),
                                          setting.text_weight, setting.video_weight, setting.lexical_weight)
     how = inference.Settings(tau=setting.tau, verdict_threshold=setting.verdict_threshold, passages=setting.passages,
-                             max_new_tokens=setting.max_new_tokens, seed=seed)
+                             shown=setting.shown, max_new_tokens=setting.max_new_tokens, seed=seed)
     return inference.Commentator(model, processor, load_prompts(), retriever, how)
 
 

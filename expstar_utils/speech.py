@@ -50,7 +50,7 @@ MAX_WIDTH_PER_S = 40  # nobody speaks faster: such a line was made up over a sil
 
 
 def transcribe(path: Path, title: str = "", glossary: Sequence[str] = (), language: str | None = None, model: str = WHISPER,
-               progress: bool = True) -> AsrFile:
+               progress: bool = True, english: bool = False) -> AsrFile:
     """What is said in a video, as subtitle lines in order.
 
     Args:
@@ -59,10 +59,11 @@ def transcribe(path: Path, title: str = "", glossary: Sequence[str] = (), langua
         language: of the speech ("zh", "en", ...); None detects it.
         model: a faster-whisper folder or a name known to `weights.find`.
         progress: show a bar over the seconds of audio.
+        english: let Whisper translate each line of another language into `text_en`.
 
     Returns:
         AsrFile; ids from 1, times from the start of the file with milliseconds, Chinese in simplified characters;
-        `text_en` equals `text` for English and is empty otherwise. No audio track, or no speech: no subtitles.
+        `text_en` equals `text` for English and is otherwise empty without `english`. No audio track, or no speech: no subtitles.
 
     Raises:
         ExpStarError: the file is not a readable video, Whisper does not know the language, or the weights cannot be had.
@@ -75,7 +76,10 @@ def transcribe(path: Path, title: str = "", glossary: Sequence[str] = (), langua
     whisper = _load(model)
     language = _known(language, whisper) if language else whisper.detect_language(voiced)[0]
     segments = _segments(whisper, audio, language, prompt(title, glossary, language), progress)
-    return AsrFile(subtitles=list(_subtitles(segments, language, _delay_s(path))))
+    lines = list(_subtitles(segments, language, _delay_s(path)))
+    if english and language != "en":
+        _translate(whisper, audio, lines, language, _delay_s(path), progress)
+    return AsrFile(subtitles=lines)
 
 
 def prompt(title: str, glossary: Sequence[str], language: str) -> str:
@@ -170,6 +174,17 @@ def _segments(whisper: WhisperModel, audio: np.ndarray, language: str, before: s
             bar.update(min(int(segment.end), total) - bar.n)
             yield list(segment.words or ())
         bar.update(total - bar.n)
+
+
+def _translate(whisper: WhisperModel, audio: np.ndarray, lines: Sequence[Subtitle], language: str, delay_s: float,
+               progress: bool) -> None:
+    """Fill `text_en`, each line on its own: in a whole transcript, English sentences do not end where the lines do."""
+    for line in tqdm(lines, desc="Translating", unit="line", disable=not progress):
+        start, end = (round(max(at_s - delay_s, 0.0) * SAMPLE_RATE_HZ) for at_s in (line.start_s, line.end_s))
+        segments, _ = whisper.transcribe(audio[start:end], language=language, task="translate", beam_size=3, temperature=0.0,
+                                         without_timestamps=True, condition_on_previous_text=False)
+        text = " ".join(segment.text.strip() for segment in segments)
+        line.text_en = "" if is_made_up(text, line.end_s - line.start_s) else text
 
 
 def _all_credit(words: Sequence[Word]) -> bool:

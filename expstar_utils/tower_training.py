@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from expstar_utils.clips import clip_frames
 from expstar_utils.datasets import Case
 from expstar_utils.files import append_jsonl
-from expstar_utils.media import clip_frames
 from expstar_utils.models import FRAME_PX
 from expstar_utils.retrieval import Tower, encode_texts, to_pixels
 

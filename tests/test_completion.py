@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 
 import pytest
 from hearing import ROWS, SAMPLES
@@ -22,6 +23,8 @@ FOUND = {"summary": "s", "title_zh": "", "title_en": "A flame", "steps": [
 
 class Scripted:
     """Annotator that always finds the same; `fails` for the titles named."""
+
+    translates = True
 
     def __init__(self, *fails):
         self.fails, self.asked = fails, []
@@ -112,6 +115,21 @@ def test_one_that_fails_is_listed_and_the_rest_goes_on(raw):
     assert (problem.file, problem.found) == ("chemistry/ch_1/01-A_Flame", "A Flame: no answer")
     again, problems = run(root, Scripted())
     assert (len(again), problems) == (2, [])
+
+
+def test_videos_are_annotated_side_by_side_and_keep_their_order(raw):
+    root, _ = raw
+    for name in ("02-B", "03-C", "04-D"):
+        shutil.copy(root / "source_video/chemistry/ch_1/01-A_Flame.mp4", root / f"source_video/chemistry/ch_1/{name}.mp4")
+    together = threading.Barrier(4, timeout=60)  # broken, and an error, if one waits for another to end
+
+    class Waiting(Scripted):
+        def annotate(self, title, said, video):
+            together.wait()
+            return super().annotate(title, said, video)
+    whole, problems = run(root, Waiting())
+    assert problems == []
+    assert [e.video.stem for e in whole] == ["01-A_Flame", "02-B", "03-C", "04-D"]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["file"])

@@ -26,7 +26,7 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"records"},
     {"files"},
     {"media", "prompts", "profiles", "weights", "runlog"},
-    {"mini", "pairs", "cutting", "datasets", "encoding", "models", "miniatures", "knowledge", "retrieval", "decoding",
+    {"clips", "mini", "pairs", "cutting", "datasets", "encoding", "models", "miniatures", "knowledge", "retrieval", "decoding",
      "speech", "annotate", "annotators", "completion",
      "packing"},
     {"attention", "batches", "captions", "choices"},
@@ -34,7 +34,8 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"export", "figures", "widgets", "card"},
     {"quickstart"},
 )
-IMPORT_NAMES = {"faiss-cpu": "faiss", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+IMPORT_NAMES = {"faiss-cpu": "faiss", "opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml",
+                "scikit-learn": "sklearn"}
 NEEDED_BY = {  # not imported by us, but nothing would run without it
     "accelerate": "transformers' Trainer",
     "gguf": "transformers, to read SmolLM2 from its GGUF",
@@ -192,8 +193,9 @@ def code_cells(path: Path) -> list[str]:
 
 
 def imported_names() -> set[str]:
-    """First part of everything that modules, notebooks and tests import."""
-    sources = [p.read_text(encoding="utf8") for p in [*MODULES.values(), *(ROOT / "tests").rglob("*.py")]]
+    """First part of everything that modules, notebooks, tests and benchmarks import."""
+    scripts = [p for folder in ("tests", "benchmarks") for p in (ROOT / folder).rglob("*.py")]
+    sources = [p.read_text(encoding="utf8") for p in [*MODULES.values(), *scripts]]
     found = set()
     for node in (n for s in sources + [c for p in NOTEBOOKS for c in code_cells(p)] for n in ast.walk(ast.parse(s))):
         if isinstance(node, ast.Import):

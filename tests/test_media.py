@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from expstar_utils.media import clip_frames, probe, sample_frames, sample_times
+from expstar_utils.clips import clip_frames
+from expstar_utils.media import probe, sample_frames, sample_times
 from expstar_utils.records import ExpStarError, VirtualClip
 
 BITS = 8
@@ -160,6 +161,15 @@ def test_wherever_a_clip_starts_its_first_frame_is_the_one_on_the_screen(name, s
     """Also in transport streams, where seeking lands behind the place asked for."""
     frames = sample_frames(videos[name], start_s, start_s + 0.2, fps=5)
     assert numbers(frames.pixels) == [number for _, number in expected(videos[name], start_s, start_s + 0.2, 5, 64)]
+
+
+@pytest.mark.parametrize("name", ["steady.mp4", "sound.mp4", "uneven.mkv", "starts_late.mkv", "fragments.mp4", "fast.mp4"])
+def test_pictures_that_nobody_needs_are_not_decoded(name, videos, monkeypatch):
+    monkeypatch.setattr("expstar_utils.media._decode_from", lambda *_: pytest.fail("every picture was decoded"))
+    info = probe(videos[name])
+    for start_s, end_s in ((0.0, info.duration_s), (0.45, 2.6)):
+        frames = sample_frames(videos[name], start_s, end_s, fps=1.0)
+        assert numbers(frames.pixels) == [number for _, number in expected(videos[name], start_s, end_s, 1.0, 64)]
 
 
 @pytest.mark.parametrize("start_s", [0.7, 1.4, 2.1])
@@ -342,3 +352,4 @@ def test_clip_outside_the_data_set_is_refused(clip, videos, tmp_path):
     (tmp_path / "root").mkdir()
     with pytest.raises(ExpStarError, match="expected one inside the data set"):
         clip_frames(clip, tmp_path / "root", fps=1, max_frames=8)
+
