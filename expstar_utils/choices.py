@@ -96,25 +96,31 @@ def _number_like(word: str, rng: random.Random) -> str:
 
 
 def choice_samples(cases: Sequence[Case], prompts: Prompts, found: Mapping[str, RetrievalResult], history: HistoryOf, *,
-                   rounds: int, sisters: int, natural: float = 0.3, share: float = 0.7, seed: int = 0) -> list[list[Sample]]:
-    """Rows of the steps whose siblings need other passages and that found sisters of theirs, drawn anew every round.
+                   rounds: int, sisters: int, natural: float = 0.4, share: float = 0.7, seed: int = 0) -> list[list[Sample]]:
+    """Rows of the steps whose siblings need other passages and that found some of those, drawn anew every round.
 
-    Nothing of the narration is trained here (its message has weight 0): the verdicts and the notes are.
+    A step that keeps its words is trained as a whole. Where they are exchanged, its clip no longer shows what is said, and its
+    narration is not trained (that message has weight 0): the verdicts and the notes are.
 
     Args:
         found: graded documents by case id: the right ones from grade 3, sisters of grade 2.
-        sisters: how many of them stand beside the right passage. natural: share of steps that keep their words.
-        share: of the telling words that are exchanged in the others.
+        sisters: how many passages that siblings need stand beside the right one. A passage that another step of the experiment
+            needs is none: it would be taught as irrelevant wherever a step is named.
+        natural: share of steps that keep their words. share: of the telling words that are exchanged in the others.
 
     Returns:
         For each round its rows, those of one step together.
     """
-    steps = [(case, previous_texts(of_one, i, history)) for of_one in by_experiment(cases) for i, case in enumerate(of_one)
-             if case.id in found and _sisters(found[case.id]) and _right(found[case.id])]
+    right = {case.id: next((d for d in found[case.id].documents if (d.relevant or 1) >= RELEVANT_GRADE), None)
+             for case in cases if case.id in found}
     needed = defaultdict(set)
-    for case, _ in steps:
-        needed[place_of(case)].add(_right(found[case.id])[0].id)
-    steps = [(case, previous) for case, previous in steps if len(needed[place_of(case)]) > 1]
+    for case in cases:
+        if right.get(case.id):
+            needed[place_of(case)].add(right[case.id].id)
+    near = {case.id: [d for d in found[case.id].documents if d.relevant == SISTER_GRADE and d.id in needed[place_of(case)]]
+            for case in cases if right.get(case.id)}
+    steps = [(case, previous_texts(of_one, i, history)) for of_one in by_experiment(cases) for i, case in enumerate(of_one)
+             if near.get(case.id)]
     if not steps:
         return [[] for _ in range(rounds)]
     texts = {d.id: d.text for result in found.values() for d in result.documents}
@@ -124,10 +130,10 @@ def choice_samples(cases: Sequence[Case], prompts: Prompts, found: Mapping[str, 
         rows = []
         for case, previous in steps:
             rng = random.Random(f"{seed} {number} {case.id}")
-            near = _sisters(found[case.id])
-            shown = [_right(found[case.id])[0], *rng.sample(near, min(sisters, len(near)))]
+            shown = [right[case.id], *rng.sample(near[case.id], min(sisters, len(near[case.id])))]
             before = previous if rng.random() < 0.5 else []
-            if rng.random() >= natural:
+            exchanged = rng.random() >= natural
+            if exchanged:
                 told = [*before, *case.narration, *(p.text for p in shown), *case.principle, *case.safety]
                 new = rewording.draw(place_of(case), told, share, rng)
                 before, shown = [reworded(text, new) for text in before], [_reworded_passage(p, new) for p in shown]
@@ -135,7 +141,8 @@ def choice_samples(cases: Sequence[Case], prompts: Prompts, found: Mapping[str, 
                 case = case.model_copy(update=notes)
             for place, passage in enumerate(shown):
                 row = expstar_sample(case, before, prompts, [passage], relevant=place == 0, notes=place == 0)
-                row.messages[2].weight = 0
+                if exchanged:
+                    row.messages[2].weight = 0
                 rows.append(row)
         drawn.append(rows)
     return drawn
@@ -153,11 +160,3 @@ def with_earlier(drawn: Sequence[Sequence[Sample]], earlier: Sequence[Sample], s
 
 def _reworded_passage(passage: Passage, substitutes: Mapping[str, str]) -> Passage:
     return Passage(id=passage.id, text=reworded(passage.text, substitutes))
-
-
-def _right(found: RetrievalResult) -> list[Passage]:
-    return [d for d in found.documents if (d.relevant or 1) >= RELEVANT_GRADE]
-
-
-def _sisters(found: RetrievalResult) -> list[Passage]:
-    return [d for d in found.documents if d.relevant == SISTER_GRADE]

@@ -89,8 +89,10 @@ def test_narration_passage_and_notes_still_agree_after_an_exchange(drawn):
         assert colour in passage
         assert f"at {line} nm" in passage
         assert passage.lower().startswith(f"<paragraph>{salt} salts")
-        exchanged += notes.principle != tuple(originals[row.id].principle)
-    assert 0.5 < exchanged / (12 * len(cases)) < 0.9
+        changed = (narration, *notes.principle) != (*originals[row.id].narration, *originals[row.id].principle)
+        assert not (changed and row.messages[2].weight)  # what the clip does not show is not trained
+        exchanged += changed
+    assert 0.4 < exchanged / (12 * len(cases)) < 0.8
 
 
 def test_same_seed_same_rows_and_another_others():
@@ -108,16 +110,34 @@ def test_steps_without_sisters_are_left_out_and_none_is_no_error():
     assert choice_samples([case], load_prompts(), {case.id: result}, "narration", rounds=2, sisters=3) == [[], []]
 
 
+def test_a_passage_that_another_step_needs_is_no_sister():
+    """Step 2 needs a passage of its own whatever the salt: it must not be taught as irrelevant to step 1."""
+    cases = [case_of(n, salt) for n, salt in enumerate(FLAMES)]
+    later = [c.model_copy(update={"id": f"chemistry_{n + 10}", "step_number": 2}) for n, c in enumerate(cases)]
+    found = {c.id: found_for(c, salt) for c, salt in zip(cases, FLAMES, strict=True)}
+    care = {"id": "care", "text": "Mind the hot wire."}
+    for case in cases:
+        found[case.id].documents.insert(0, Passage.model_validate(care | {"relevant": 2}))
+    for case, salt in zip(later, FLAMES, strict=True):
+        found[case.id] = found_for(case, salt)
+        found[case.id].documents = [d.model_copy(update={"relevant": min(d.relevant, 2)}) for d in found[case.id].documents]
+        found[case.id].documents.insert(0, Passage.model_validate(care | {"relevant": 5}))
+    rows = [r for of_round in choice_samples([*cases, *later], load_prompts(), found, "narration", rounds=5, sisters=3)
+            for r in of_round]
+    assert {r.id for r in rows} == {c.id for c in cases}
+    assert not any("hot wire" in r.messages[3].content for r in rows)
+
+
 def test_an_answer_of_weight_0_is_read_and_not_trained(base, root, drawn):
     from small_runs import small_profile
     _, rounds = drawn
     model, processor = models.load(str(base))
-    row = VideoCollator(processor, rounds[0][:1], root, small_profile(base), models.quirks(model, processor).turn_end).encode(0)
+    exchanged = next(r for rows in rounds for r in rows if not r.messages[2].weight).model_copy(update={"videos": ["0.mp4"]})
+    row = VideoCollator(processor, [exchanged], root, small_profile(base), models.quirks(model, processor).turn_end).encode(0)
     trained = processor.tokenizer.decode([label for label in row.labels if label != IGNORED])
     assert "The flame is" in processor.tokenizer.decode(row.ids)
     assert "The flame is" not in trained
-    assert trained.startswith(RELEVANT)
-    assert "<Principle>" in trained
+    assert trained.startswith((RELEVANT, IRRELEVANT))
 
 
 def test_every_round_brings_whole_steps_of_earlier_training(drawn):
