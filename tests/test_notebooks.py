@@ -7,11 +7,13 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+import yaml
 
 from expstar_utils.datasets import Case
 from expstar_utils.files import read_json, read_jsonl
 from expstar_utils.mini.build import build
 from expstar_utils.models import SHIPPED
+from expstar_utils.profiles import load_profile
 from expstar_utils.prompts import parse
 from expstar_utils.records import Prediction, RetrievalResult, Sample
 
@@ -40,8 +42,11 @@ def chain(tmp_path_factory) -> Path:
     """Run folder of the whole chain at smoke size."""
     folder = tmp_path_factory.mktemp("chain")
     build(folder / "mini", workers=2, subjects=SUBJECTS, small=True)
-    paths = {"run_dir": str(folder / "run"), "data_root": str(folder / "mini"), "raw_root": str(folder / "mini"),
-             "pairs_dir": str(folder / "mini" / "pairs"), "truth": str(folder / "mini" / "truth.jsonl"), "smoke": True}
+    profile = folder / "choosing.yaml"  # tiny, and the stage that it leaves out
+    profile.write_text(yaml.safe_dump(load_profile("tiny", choice_rounds=1).model_dump(mode="json")), encoding="utf8")
+    paths = {"profile": str(profile), "run_dir": str(folder / "run"), "data_root": str(folder / "mini"),
+             "raw_root": str(folder / "mini"), "pairs_dir": str(folder / "mini" / "pairs"),
+             "truth": str(folder / "mini" / "truth.jsonl"), "smoke": True}
     for name, extra in CHAIN.items():
         execute(name, folder, **paths, **extra)
     return folder / "run"
