@@ -42,10 +42,14 @@ def find_steps(info: media.VideoInfo, title: str, language: str | None = None) -
 
 
 def commentator(setting: Profile, seed: int = 42) -> inference.Commentator:
-    """The shipped model of a profile with the embedded knowledge base, ready to comment."""
+    """The shipped model of a profile with the embedded knowledge base, ready to comment.
+
+    On a CPU in float32: each kind of CPU rounds bfloat16 sums in its own way, and on strange pictures the words hang on it.
+    """
     torch.manual_seed(seed)
+    dtype = getattr(torch, setting.dtype) if torch.cuda.is_available() else torch.float32
     adapter = models.SHIPPED / "adapter" if setting.base == models.TINY else None
-    model, processor = models.load(setting.base, adapter, getattr(torch, setting.dtype))
+    model, processor = models.load(setting.base, adapter, dtype)
     retriever = retrieval.make_retriever(retrieval.load_tower(), retrieval.Index.cached(load_knowledge()),
                                          setting.text_weight, setting.video_weight, setting.lexical_weight)
     how = inference.Settings(tau=setting.tau, verdict_threshold=setting.verdict_threshold, passages=setting.passages,
