@@ -66,11 +66,11 @@ class Rewording:
 
 def reworded(text: str, substitutes: Mapping[str, str]) -> str:
     """A text with its words exchanged; a capital at the start of a word stays one."""
-    def exchange(match: re.Match) -> str:
+    def _exchange(match: re.Match) -> str:
         word = match[0]
         new = substitutes.get(_key(word), word)
         return new[:1].upper() + new[1:] if word[:1].isupper() and _kind(_key(word)) == "word" else new
-    return WORD.sub(exchange, text)
+    return WORD.sub(_exchange, text)
 
 
 def _key(word: str) -> str:

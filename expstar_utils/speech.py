@@ -76,9 +76,10 @@ def transcribe(path: Path, title: str = "", glossary: Sequence[str] = (), langua
     whisper = _load(model)
     language = _known(language, whisper) if language else whisper.detect_language(voiced)[0]
     segments = _segments(whisper, audio, language, prompt(title, glossary, language), progress)
-    lines = list(_subtitles(segments, language, _delay_s(path)))
+    delay_s = _delay_s(path)
+    lines = list(_subtitles(segments, language, delay_s))
     if english and language != "en":
-        _translate(whisper, audio, lines, language, _delay_s(path), progress)
+        _translate(whisper, audio, lines, language, delay_s, progress)
     return AsrFile(subtitles=lines)
 
 
