@@ -27,12 +27,7 @@ NOTES = ("safety_zh", "safety_en", "principle_zh", "principle_en", "equation")
 
 
 class Annotator(Protocol):
-    """Finds the steps of a video in what is said in it, and notes on their principle and safety.
-
-    translates: whether it also fills the lines' `text_en`.
-    """
-
-    translates: bool
+    """Finds the steps of a video in what is said in it, and notes on their principle and safety."""
 
     def annotate(self, title: str, said: AsrFile, video: Path) -> tuple[StepsFile, AsrFile]:
         """(steps, the same speech with step numbers and notes); raises ExpStarError in one sentence."""
@@ -44,8 +39,6 @@ class OfflineAnnotator:
     Args:
         index: what is known. least: cosine of step and passage from which on a note is written, -1 to 1.
     """
-
-    translates = False
 
     def __init__(self, index: Index, least: float = 0.55):
         self.index, self.least = index, least
@@ -137,8 +130,6 @@ class ChatAnnotator:
         retries: how often a request is repeated, with growing pauses, when the endpoint is down, slow or overloaded.
         attempts: how often an answer that cannot be used is asked for again, with what was wrong with it.
     """
-
-    translates = True
 
     def __init__(self, base_url: str, model: str, cache: Path, *, api_key: str | None = None, timeout_s: float = 120.0,
                  retries: int = 5, attempts: int = 3, prices: tuple[float, float] = (0.0, 0.0), sentences: Path = SENTENCES):

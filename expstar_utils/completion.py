@@ -35,8 +35,7 @@ def complete(experiment: Experiment, folder: Path, annotator: Annotator, languag
     heard = experiment.asr or (asr if asr.is_file() else speech)
     if not heard.is_file():
         with _listening:
-            said = transcribe(experiment.video, title, language=language, progress=False, english=not annotator.translates)
-            write_json(speech, said)
+            write_json(speech, transcribe(experiment.video, title, language=language, progress=False))
     if experiment.steps is None and not (steps.is_file() and asr.is_file()):
         found, noted = annotator.annotate(title, read_record(heard, AsrFile), experiment.video)
         if not asr.is_file():

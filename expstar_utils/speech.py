@@ -59,7 +59,8 @@ def transcribe(path: Path, title: str = "", glossary: Sequence[str] = (), langua
         language: of the speech ("zh", "en", ...); None detects it.
         model: a faster-whisper folder or a name known to `weights.find`.
         progress: show a bar over the seconds of audio.
-        english: let Whisper translate each line of another language into `text_en`.
+        english: let Whisper translate each line of another language into `text_en`; Whisper base makes nonsense of Chinese lines,
+            so nothing asks for it by default.
 
     Returns:
         AsrFile; ids from 1, times from the start of the file with milliseconds, Chinese in simplified characters;
