@@ -23,6 +23,7 @@ MIN_SHOT_S = 0.5
 TYPICAL_STEP_S = 9.0      # a published step is about so long; only the middle of a broad preference
 LENGTH_COST = 0.8         # of a step e times longer or shorter than that
 SHOT_WEIGHT, SENTENCE_WEIGHT = 0.6, 0.2   # what a cut gains, next to 1 for a pause of twice the usual length
+TOPIC_WEIGHT, TOPIC_LINES = 1.0, 2   # what a full change of topic gains, seen over so many lines on either side
 IN_SPEECH_COST = 3.0      # of a cut through a spoken line: only the longest allowed step forces one
 FRAGMENT_S, FRAGMENT_COST = 1.0, 0.8  # after "Next," or "Observe." the speaker waits, but goes on
 NEAR_S = 0.3              # a shot change so close to a pause belongs to it: word times are no better than that
@@ -97,9 +98,36 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
     return math.sqrt(pixels * np.abs(histograms[0] - histograms[1]).sum() / (2 * a.size))
 
 
+def topic_changes(vectors: np.ndarray, lines: int = TOPIC_LINES) -> np.ndarray:
+    """How much the topic changes between each spoken line and the next: the depth of the valley in their likeness.
+
+    The likeness of what comes before and after is compared with the nearest peaks on both sides (TextTiling: Hearst,
+    Computational Linguistics 1997).
+
+    Args:
+        vectors: embeddings of the lines in order, float [n, d], of length 1. lines: seen on either side of a gap.
+
+    Returns:
+        float [n - 1], 0 (no valley) to 1.
+    """
+    if len(vectors) < 3:
+        return np.zeros(max(len(vectors) - 1, 0))
+    def _mean(part: np.ndarray) -> np.ndarray:
+        return part.mean(0) / max(np.linalg.norm(part.mean(0)), 1e-9)
+    alike = np.array([_mean(vectors[max(i - lines, 0):i]) @ _mean(vectors[i:i + lines]) for i in range(1, len(vectors))])
+    depths = [_climb(alike[i::-1]) + _climb(alike[i:]) for i in range(len(alike))]
+    return np.clip(depths, 0, 1)
+
+
+def _climb(values: np.ndarray) -> float:
+    """How far values rise from the first one until they fall."""
+    falls = np.flatnonzero(np.diff(values) < 0)
+    return float(values[falls[0] if len(falls) else -1] - values[0])
+
+
 def split_steps(duration_s: float, subtitles: Sequence[Subtitle], shots: Sequence[float], min_step_s: float = 3.0,
-                max_step_s: float = 20.0) -> list[RawStep]:
-    """Steps that together cover a video, cut at its longest pauses, shot changes and ends of sentences.
+                max_step_s: float = 20.0, topics: Sequence[float] = ()) -> list[RawStep]:
+    """Steps that together cover a video, cut at its longest pauses, changes of shot and topic, and ends of sentences.
 
     The best set of cuts is found by dynamic programming: each cut brings its gain, each step costs the more the further
     its length is from the typical one.
@@ -109,14 +137,17 @@ def split_steps(duration_s: float, subtitles: Sequence[Subtitle], shots: Sequenc
         subtitles: what is said, in order of time; may be empty.
         shots: times of shot changes, seconds; may be empty. With neither, the video is cut into equal parts.
         min_step_s, max_step_s: bounds on a step's length, max >= 2 * min. A shorter video is one step.
+        topics: how much the topic changes from each line to the next (`topic_changes`); empty when it is not known.
 
     Returns:
         list of RawStep: numbered from 1, each ending where the next starts, with the ids of the lines spoken in it
         (a line belongs to the step that holds its middle); `step_zh` and `step_en` are empty.
 
     Raises:
-        ValueError: bounds or duration out of range.
+        ValueError: bounds or duration out of range, or not one value a gap in `topics`.
     """
+    if len(topics) not in (0, len(subtitles) - 1):
+        raise ValueError(f"found {len(topics)} topic changes for {len(subtitles)} lines, expected one between each two")
     if not (duration_s > 0 and min_step_s > 0 and 2 * min_step_s <= max_step_s):
         raise ValueError(f"found duration {duration_s} s and steps of {min_step_s} to {max_step_s} s, expected a duration > 0 "
                          "and a maximum of at least twice the minimum")
@@ -124,7 +155,7 @@ def split_steps(duration_s: float, subtitles: Sequence[Subtitle], shots: Sequenc
     lines = _merged([(min(s.start_s, end_s), min(s.end_s, end_s)) for s in subtitles])
     cuts = _equal_parts(end_s, min_step_s, max_step_s, -IN_SPEECH_COST if lines or shots else 0.0)
     if lines or shots:
-        cuts += _grid(end_s, lines) + _pauses(subtitles, shots) + _lone_shots(lines, shots)
+        cuts += _grid(end_s, lines) + _pauses(subtitles, shots, topics) + _lone_shots(lines, shots)
     edges = _best_edges(end_s, [c for c in cuts if 0 < c.time_s < end_s], min_step_s, max_step_s)
     return [_step(number, start, end, subtitles, end == end_s) for number, (start, end) in enumerate(pairwise(edges), 1)]
 
@@ -157,14 +188,16 @@ def _grid(end_s: float, lines: Sequence[tuple[float, float]]) -> list[Cut]:
     return [Cut(float(t), -IN_SPEECH_COST if _in_speech(t, lines) else -1.0) for t in times]
 
 
-def _pauses(subtitles: Sequence[Subtitle], shots: Sequence[float]) -> list[Cut]:
+def _pauses(subtitles: Sequence[Subtitle], shots: Sequence[float], topics: Sequence[float]) -> list[Cut]:
     """A cut in each pause: where the shot changes in it, else in its middle. Gain: log2 of its length over the usual one."""
+    change = dict(zip((id(line) for line in subtitles), topics, strict=False))
     spoken = sorted(subtitles, key=lambda s: s.start_s)
     gaps = [(a, a.end_s, b.start_s) for a, b in pairwise(spoken) if b.start_s > a.end_s]
     usual_s = float(np.median([end - start for _, start, end in gaps])) if gaps else 1.0
     cuts = []
     for line, start, end in gaps:
-        gain = float(np.clip(np.log2((end - start) / usual_s), -1, 1.5))
+        gain = TOPIC_WEIGHT * change.get(id(line), 0.0)
+        gain += float(np.clip(np.log2((end - start) / usual_s), -1, 1.5))
         gain += SENTENCE_WEIGHT * line.text.strip().endswith(tuple(SENTENCE_END))
         gain -= FRAGMENT_COST * (line.end_s - line.start_s < FRAGMENT_S)
         near = [t for t in shots if start - NEAR_S <= t <= end + NEAR_S]

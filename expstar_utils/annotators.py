@@ -16,8 +16,9 @@ import yaml
 from openai import APIError, OpenAI
 from pydantic import BaseModel, Field, ValidationError
 
-from expstar_utils.annotate import shot_changes, split_steps
+from expstar_utils.annotate import shot_changes, split_steps, topic_changes
 from expstar_utils.files import describe, read_json, write_json
+from expstar_utils.knowledge import is_hazard_card
 from expstar_utils.media import probe
 from expstar_utils.records import AsrFile, ExpStarError, RawStep, StepsFile, Subtitle, format_time
 from expstar_utils.retrieval import Index, encode_texts
@@ -33,8 +34,14 @@ class Annotator(Protocol):
         """(steps, the same speech with step numbers and notes); raises ExpStarError in one sentence."""
 
 
+def topics(lines: Sequence[Subtitle]) -> Sequence[float]:
+    """How much the topic changes from line to line; unknown where a line has no English, which is what MiniLM reads."""
+    told = [line.text_en for line in lines]
+    return topic_changes(encode_texts(told)) if all(told) else ()
+
+
 class OfflineAnnotator:
-    """Steps where the speaker pauses and the picture changes; notes are passages of the knowledge base, marked by their id.
+    """Steps where the speaker pauses and picture or topic change; notes are passages of the knowledge base, marked by their id.
 
     Args:
         index: what is known. least: cosine of step and passage from which on a note is written, -1 to 1.
@@ -45,7 +52,7 @@ class OfflineAnnotator:
 
     def annotate(self, title: str, said: AsrFile, video: Path) -> tuple[StepsFile, AsrFile]:
         """Steps told by the words spoken in them, without a summary; a note's passage is named in `note_sources`."""
-        steps = split_steps(probe(video).duration_s, said.subtitles, shot_changes(video))
+        steps = split_steps(probe(video).duration_s, said.subtitles, shot_changes(video), topics=topics(said.subtitles))
         by_id, noted = {line.id: line for line in said.subtitles}, {}
         for step in steps:
             spoken = [by_id[i] for i in step.ASR_id]
@@ -62,7 +69,7 @@ class OfflineAnnotator:
     def _notes(self, query: str) -> dict[str, str | list[str]]:
         scores, places = self.index.search(encode_texts([query]), 40)
         near = [self.index.passages[i] for i, score in zip(places[0], scores[0], strict=True) if score >= self.least]
-        cards = [p for p in near if p.id.startswith("hazard-")]
+        cards = [p for p in near if is_hazard_card(p)]
         notes = {"safety_en": cards[:1], "principle_en": [p for p in near if p not in cards][:1]}
         found = {name: passages[0].text for name, passages in notes.items() if passages}
         return found | ({"note_sources": [p.id for passages in notes.values() for p in passages]} if found else {})

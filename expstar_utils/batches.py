@@ -69,7 +69,7 @@ class VideoCollator:
         if self.groups is not None:
             extras["layouts"] = list(layouts)
         if self.telling is not None:
-            telling = [self.telling[self.samples[group[0]].id] for group in groups]
+            telling = [self.telling.get(self.samples[group[0]].id, ()) for group in groups]
             weights = [[self.profile.telling_weight if t in its else 1.0 for t in e.labels]
                        for its, e in zip(telling, encoded, strict=True)]
             extras["weights"] = pad_right(weights, 1.0)

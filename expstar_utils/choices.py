@@ -18,6 +18,7 @@ from expstar_utils.prompts import Prompts
 from expstar_utils.records import Passage, RetrievalResult, Sample
 
 SISTER_GRADE = 2
+SHOWN_AGAIN = 3  # of a step's earlier rows, the relevant ones first
 Place = tuple[str, str, int]  # subject, title, step number
 COMMON = 0.7  # share of the experiments from which on a word does not tell them apart
 EVERYDAY = 0.25  # share of all passages from which on a word is grammar rather than science
@@ -95,6 +96,20 @@ def _number_like(word: str, rng: random.Random) -> str:
     return "".join(digits)
 
 
+def right_passages(cases: Sequence[Case], found: Mapping[str, RetrievalResult],
+                   ) -> tuple[dict[str, Passage], dict[Place, set[str]]]:
+    """Case id -> the right passage that was found for it, and place -> ids of those that the steps there need.
+
+    Where a place needs several, each belongs to experiments of its own.
+    """
+    right, needed = {}, defaultdict(set)
+    for case in (c for c in cases if c.id in found):
+        if good := [d for d in found[case.id].documents if (d.relevant or 1) >= RELEVANT_GRADE]:
+            right[case.id] = good[0]
+            needed[place_of(case)].add(good[0].id)
+    return right, needed
+
+
 def choice_samples(cases: Sequence[Case], prompts: Prompts, found: Mapping[str, RetrievalResult], history: HistoryOf, *,
                    rounds: int, sisters: int, natural: float = 0.4, share: float = 0.7, seed: int = 0) -> list[list[Sample]]:
     """Rows of the steps whose siblings need other passages and that found some of those, drawn anew every round.
@@ -111,12 +126,7 @@ def choice_samples(cases: Sequence[Case], prompts: Prompts, found: Mapping[str, 
     Returns:
         For each round its rows, those of one step together.
     """
-    right = {case.id: next((d for d in found[case.id].documents if (d.relevant or 1) >= RELEVANT_GRADE), None)
-             for case in cases if case.id in found}
-    needed = defaultdict(set)
-    for case in cases:
-        if right.get(case.id):
-            needed[place_of(case)].add(right[case.id].id)
+    right, needed = right_passages(cases, found)
     near = {case.id: [d for d in found[case.id].documents if d.relevant == SISTER_GRADE and d.id in needed[place_of(case)]]
             for case in cases if right.get(case.id)}
     steps = [(case, previous_texts(of_one, i, history)) for of_one in by_experiment(cases) for i, case in enumerate(of_one)
@@ -154,7 +164,7 @@ def with_earlier(drawn: Sequence[Sequence[Sample]], earlier: Sequence[Sample], s
     for number, of_round in enumerate(drawn):
         count = round(share * len({row.id for row in of_round}))
         again = random.Random(seed + number).sample(groups, min(count, len(groups)))
-        rows += [*of_round, *(earlier[i] for group in again for i in group)]
+        rows += [*of_round, *(earlier[i] for group in again for i in group[:SHOWN_AGAIN])]
     return rows
 
 

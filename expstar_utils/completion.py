@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -19,13 +20,13 @@ from expstar_utils.speech import transcribe
 _listening = threading.Lock()  # Whisper takes all cores, and its random numbers are the process's
 
 
-def complete(experiment: Experiment, folder: Path, annotator: Annotator, language: str | None = None) -> Experiment:
+def complete(experiment: Experiment, folder: Path, annotator: Annotator, **listening: Any) -> Experiment:
     """The experiment with both files. Those that it lacks are written below `folder` once, and stay as they are from then on.
 
     `speech/<name>.json` is what was heard, `asr/<name>.json` the same with notes, `step/<name>.json` the steps.
 
     Args:
-        language: of the speech ("zh", "en", ...); None detects it.
+        listening: `language`, `engine`, `model` and the like for `transcribe`.
 
     Raises:
         ExpStarError: see `transcribe` and the annotator.
@@ -35,7 +36,7 @@ def complete(experiment: Experiment, folder: Path, annotator: Annotator, languag
     heard = experiment.asr or (asr if asr.is_file() else speech)
     if not heard.is_file():
         with _listening:
-            write_json(speech, transcribe(experiment.video, title, language=language, progress=False))
+            write_json(speech, transcribe(experiment.video, title, progress=False, **listening))
     if experiment.steps is None and not (steps.is_file() and asr.is_file()):
         found, noted = annotator.annotate(title, read_record(heard, AsrFile), experiment.video)
         if not asr.is_file():
@@ -58,18 +59,19 @@ def _overlay(noted: Path, own: Path) -> None:
         write_json(noted, after)
 
 
-def complete_all(experiments: Sequence[Experiment], folder: Path, annotator: Annotator, language: str | None = None,
-                 workers: int = 4) -> tuple[list[Experiment], list[Problem]]:
+def complete_all(experiments: Sequence[Experiment], folder: Path, annotator: Annotator, workers: int = 4,
+                 **listening: Any) -> tuple[list[Experiment], list[Problem]]:
     """Every experiment with both files, and those that could not be completed; a killed run goes on where it was.
 
     Args:
         workers: videos side by side. Whisper hears one at a time; while a chat model thinks, the next are heard and asked for.
+        listening: see `complete`.
     """
     def _complete(experiment: Experiment) -> Experiment | Problem:
         if experiment.steps and experiment.asr:
             return experiment
         try:
-            return complete(experiment, folder, annotator, language)
+            return complete(experiment, folder, annotator, **listening)
         except ExpStarError as error:
             return Problem(file=experiment.name, field="speech and steps", found=str(error), expected="both",
                            todo="do what it says; the experiment was left out")

@@ -34,6 +34,11 @@ def load_knowledge(folder: Path = FOLDER) -> list[Passage]:
     return list(passages.values())
 
 
+def is_hazard_card(passage: Passage) -> bool:
+    """Whether a passage is a substance's hazard card, told by its id."""
+    return passage.id.startswith("hazard-")
+
+
 def hazard_card(cas: str, name: str | None = None) -> Passage:
     """Hazard card of a substance: flash point, ignition, flammability limits, exposure limit, carcinogen class.
 

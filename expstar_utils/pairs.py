@@ -286,7 +286,8 @@ def build_pairs(experiments: Sequence[Experiment], root: Path, folder: Path, pat
             pairs, reason = cut_pairs(pairs, experiment, clips, path_prefix)
             if reason:
                 problems.append(Problem(file=experiment.video.relative_to(root).as_posix(), field="clips", found=reason,
-                                        expected="h264 that can be copied", todo="nothing: the clips were encoded as a whole"))
+                                        expected="h264 that can be copied", severity="note",
+                                        todo="nothing: the clips were encoded as a whole"))
         write_pairs(pairs, experiment, folder)
         return problems
     with ThreadPoolExecutor(workers) as pool:

@@ -43,6 +43,7 @@ class Profile(BaseModel):
     choice_sisters: int = Field(3, ge=1)
     choice_replay: float = Field(0.25, ge=0, le=1)
     choice_lr: float = Field(5e-4, gt=0)
+    unclear_share: float = Field(0.0, ge=0, le=1)
     decision_weight: float = Field(1.0, gt=0)
     save_steps: int = Field(50, ge=1)
     lora_r: int = Field(ge=1)

@@ -155,6 +155,7 @@ class Prompts(BaseModel):
     passage_separator: str
     placeholder_passage: str
     no_passage: str
+    unclear: list[str] = []
 
     def prefix(self, subject: str, title: str, previous: Sequence[str]) -> list[Message]:
         """System and user message of a step; `previous`: one text for every step before it."""

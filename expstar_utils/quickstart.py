@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from expstar_utils import annotate, export, inference, media, models, retrieval, speech
+from expstar_utils.annotators import topics
 from expstar_utils.datasets import Case
 from expstar_utils.knowledge import load_knowledge
 from expstar_utils.profiles import Profile, load_profile
@@ -35,9 +36,10 @@ def checked_title(title: str) -> str:
 
 
 def find_steps(info: media.VideoInfo, title: str, language: str | None = None) -> tuple[list[RawStep], AsrFile]:
-    """Steps of a video, from pauses in its speech and changes of the shot, and what was said in it."""
+    """Steps of a video, from pauses in its speech and changes of shot and topic, and what was said in it."""
     said = speech.transcribe(info.path, title=title, language=language) if info.has_audio else AsrFile(subtitles=[])
-    steps = annotate.split_steps(info.duration_s, said.subtitles, annotate.shot_changes(info.path))
+    steps = annotate.split_steps(info.duration_s, said.subtitles, annotate.shot_changes(info.path),
+                                 topics=topics(said.subtitles))
     return steps, said
 
 

@@ -214,13 +214,14 @@ class EvaluationRow(Record):
 
 
 class Problem(BaseModel):
-    """One bad item: where, what was found, what was expected, what to do."""
+    """One bad item: where, what was found, what was expected, what to do; a note is one that cost nothing."""
 
     file: str
     field: str
     found: str
     expected: str
     todo: str
+    severity: Literal["error", "note"] = "error"
 
     def __str__(self) -> str:
         return f"{self.file}: {self.field} is {self.found}, expected {self.expected}; {self.todo}"

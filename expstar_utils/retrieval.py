@@ -17,6 +17,7 @@ from torch import nn
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
 
 from expstar_utils import weights
+from expstar_utils.knowledge import is_hazard_card
 from expstar_utils.models import FRAME_PX, trained_tower, vision_config
 from expstar_utils.records import Passage, RetrievalResult
 
@@ -207,7 +208,7 @@ def make_retriever(tower: Tower | None, index: Index, text_weight: float, video_
 def guess_subject(index: Index, title: str) -> str:
     """Subject whose passages lie nearest to a title (passage ids begin with their subject)."""
     _, places = index.search(encode_texts([title]), 9)
-    subjects = [index.passages[i].id.split("-")[0] for i in places[0] if not index.passages[i].id.startswith("hazard-")]
+    subjects = [index.passages[i].id.split("-")[0] for i in places[0] if not is_hazard_card(index.passages[i])]
     return max(subjects, key=subjects.count) if subjects else "science"
 
 

@@ -8,22 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 from tqdm.auto import tqdm
 
-from expstar_utils import weights
+from expstar_utils.listening import SAMPLE_RATE_HZ, Whisper, Word, load, spans
 from expstar_utils.media import probe
 from expstar_utils.records import AsrFile, ExpStarError, Subtitle, format_time
 
-if TYPE_CHECKING:
-    from faster_whisper import WhisperModel
-    from faster_whisper.transcribe import Word
-
-WHISPER = "Systran/faster-whisper-base"
-SAMPLE_RATE_HZ = 16_000
 # Whisper writes the words it has just read: without these it hears 储气瓶 (gas holder) as everyday homophones.
 GLOSSARY = {
     "zh": ("试管", "烧杯", "锥形瓶", "导管", "活塞", "储气瓶", "酒精灯", "火柴", "火焰", "澄清石灰水", "浑浊", "溶液", "沉淀",
@@ -49,15 +42,15 @@ ECHO_NAMES = 4        # a line of so many glossary names and nothing else is Whi
 MAX_WIDTH_PER_S = 40  # nobody speaks faster: such a line was made up over a silence
 
 
-def transcribe(path: Path, title: str = "", glossary: Sequence[str] = (), language: str | None = None, model: str = WHISPER,
-               progress: bool = True, english: bool = False) -> AsrFile:
+def transcribe(path: Path, title: str = "", glossary: Sequence[str] = (), language: str | None = None, model: str = "",
+               progress: bool = True, english: bool = False, engine: str = "faster-whisper") -> AsrFile:
     """What is said in a video, as subtitle lines in order.
 
     Args:
         title: of the experiment; with `glossary` it tells Whisper which words to expect.
         glossary: more names to expect; the built-in apparatus names of the language are always given.
         language: of the speech ("zh", "en", ...); None detects it.
-        model: a faster-whisper folder or a name known to `weights.find`.
+        engine, model: see `listening.load`.
         progress: show a bar over the seconds of audio.
         english: let Whisper translate each line of another language into `text_en`; Whisper base makes nonsense of Chinese lines,
             so nothing asks for it by default.
@@ -74,9 +67,9 @@ def transcribe(path: Path, title: str = "", glossary: Sequence[str] = (), langua
     voiced = _voiced(audio)
     if not len(voiced):
         return AsrFile(subtitles=[])
-    whisper = _load(model)
-    language = _known(language, whisper) if language else whisper.detect_language(voiced)[0]
-    segments = _segments(whisper, audio, language, prompt(title, glossary, language), progress)
+    whisper = load(engine, model)
+    language = _known(language, whisper) if language else whisper.detect(voiced)
+    segments = whisper.segments(audio, language, prompt(title, glossary, language), progress)
     delay_s = _delay_s(path)
     lines = list(_subtitles(segments, language, delay_s))
     if english and language != "en":
@@ -119,21 +112,10 @@ def _converter():
     return OpenCC("t2s")
 
 
-@lru_cache(maxsize=1)
-def _load(name: str) -> WhisperModel:
-    from faster_whisper import WhisperModel
-    folder = weights.find(name)
-    try:
-        return WhisperModel(str(folder), device="cpu", compute_type="int8")
-    except (RuntimeError, ValueError) as error:
-        raise ExpStarError(f"{folder}: found no faster-whisper model ({str(error).splitlines()[0]}), expected model.bin, "
-                           "config.json and tokenizer.json; convert it with ct2-transformers-converter") from None
-
-
-def _known(language: str, whisper: WhisperModel) -> str:
+def _known(language: str, whisper: Whisper) -> str:
     """Whisper's code of a language: "zh-CN" is "zh"."""
     code = language.strip().lower().split("-")[0]
-    if code not in whisper.supported_languages:
+    if code not in whisper.languages:
         raise ExpStarError(f"language: found {language!r}, expected a code such as zh or en; leave it empty to have it detected")
     return code
 
@@ -157,35 +139,15 @@ def _delay_s(path: Path) -> float:
 
 def _voiced(audio: np.ndarray) -> np.ndarray:
     """Only the parts with a voice in them, joined; empty when there are none."""
-    from faster_whisper.vad import collect_chunks, get_speech_timestamps
-    chunks = get_speech_timestamps(audio) if len(audio) >= SAMPLE_RATE_HZ // 10 else []
-    return np.concatenate(collect_chunks(audio, chunks)[0]) if chunks else audio[:0]
+    return np.concatenate([audio[:0], *(audio[span["start"]:span["end"]] for span in spans(audio))])
 
 
-def _segments(whisper: WhisperModel, audio: np.ndarray, language: str, before: str, progress: bool) -> Iterator[list[Word]]:
-    """Whisper's segments, about a sentence each, as lists of words; `before` is its prompt."""
-    from ctranslate2 import set_random_seed
-    set_random_seed(0)  # Whisper samples where it is unsure: the same video gives the same lines
-    # A beam of 3 and one retry: on the samples and the real Chinese video no worse than Whisper's 5 and five retries, which
-    # take up to three times as long, most of it to make up words for the silence that wider padding keeps.
-    segments, _ = whisper.transcribe(audio, language=language, initial_prompt=before or None, word_timestamps=True, beam_size=3,
-                                     best_of=2, temperature=(0.0, 0.4), vad_filter=True, vad_parameters={"speech_pad_ms": 200})
-    total = round(len(audio) / SAMPLE_RATE_HZ)
-    with tqdm(total=total, desc="Listening", unit="s", disable=not progress) as bar:
-        for segment in segments:
-            bar.update(min(int(segment.end), total) - bar.n)
-            yield list(segment.words or ())
-        bar.update(total - bar.n)
-
-
-def _translate(whisper: WhisperModel, audio: np.ndarray, lines: Sequence[Subtitle], language: str, delay_s: float,
+def _translate(whisper: Whisper, audio: np.ndarray, lines: Sequence[Subtitle], language: str, delay_s: float,
                progress: bool) -> None:
     """Fill `text_en`, each line on its own: in a whole transcript, English sentences do not end where the lines do."""
     for line in tqdm(lines, desc="Translating", unit="line", disable=not progress):
         start, end = (round(max(at_s - delay_s, 0.0) * SAMPLE_RATE_HZ) for at_s in (line.start_s, line.end_s))
-        segments, _ = whisper.transcribe(audio[start:end], language=language, task="translate", beam_size=3, temperature=0.0,
-                                         without_timestamps=True, condition_on_previous_text=False)
-        text = " ".join(segment.text.strip() for segment in segments)
+        text = whisper.translated(audio[start:end], language)
         line.text_en = "" if is_made_up(text, line.end_s - line.start_s) else text
 
 

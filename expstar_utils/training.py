@@ -19,7 +19,7 @@ from expstar_utils.attention import causal_blocks
 from expstar_utils.batches import LengthBatches, VideoCollator, over_long, row_lengths
 from expstar_utils.encoding import IGNORED, decision_tokens, weigh_decisions
 from expstar_utils.files import append_jsonl, write_json, write_jsonl
-from expstar_utils.models import quirks
+from expstar_utils.models import fast_dtype, quirks
 from expstar_utils.packing import packed_positions, shared_groups, shares
 from expstar_utils.profiles import Profile
 from expstar_utils.records import Sample
@@ -136,9 +136,10 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     args = SFTConfig(
         output_dir=str(folder / "checkpoints"), num_train_epochs=profile.sft_epochs, max_steps=max_steps,
         per_device_train_batch_size=profile.batch_size, gradient_accumulation_steps=profile.accumulation,
-        learning_rate=profile.sft_lr, warmup_steps=profile.warmup, lr_scheduler_type="cosine", bf16=profile.dtype == "bfloat16",
-        use_cpu=not torch.cuda.is_available(), gradient_checkpointing=profile.gradient_checkpointing, max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False, report_to="none", logging_steps=5,
+        learning_rate=profile.sft_lr, warmup_steps=profile.warmup, lr_scheduler_type="cosine",
+        bf16=fast_dtype(profile.dtype) == torch.bfloat16, use_cpu=not torch.cuda.is_available(), max_length=None,
+        gradient_checkpointing=profile.gradient_checkpointing, dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False, report_to="none", logging_steps=5,
         save_steps=profile.save_steps, save_total_limit=1, seed=seed, data_seed=seed,
         dataloader_pin_memory=False, max_grad_norm=1.0)
     model.name_or_path = base

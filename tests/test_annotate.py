@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from expstar_utils import media
-from expstar_utils.annotate import NEAR_S, shot_changes, split_steps
+from expstar_utils.annotate import NEAR_S, shot_changes, split_steps, topic_changes
 from expstar_utils.records import ExpStarError, StepsFile, Subtitle, format_time
 
 FPS = 10
@@ -95,6 +95,35 @@ def test_pause_after_a_fragment_is_no_boundary():
     fragment = split_steps(20, spoken((0, 9), (9.7, 10.2), (11.1, 20)), [])
     assert edges(whole)[1] == pytest.approx(12.45)
     assert edges(fragment)[1] == pytest.approx(9.35)
+
+
+def test_change_of_topic_decides_between_equal_pauses():
+    lines = spoken((0, 3), (4, 7), (8, 11), (12, 15), (16, 19))
+    for place in range(1, 3):
+        topics = [float(i == place) for i in range(4)]
+        assert edges(split_steps(19, lines, [], topics=topics))[1:-1] == [4 * place + 3.5]
+
+
+def test_topic_changes_where_the_words_do():
+    blocks = np.repeat(np.eye(3), [4, 3, 5], axis=0)
+    found = topic_changes(blocks)
+    assert found[[3, 6]].tolist() == [1, 1]
+    assert np.delete(found, [3, 6]).max() < 0.5  # a line beside the change sees it too, from one side
+    assert len(topic_changes(blocks[:1])) == len(topic_changes(blocks[:0])) == 0
+    assert topic_changes(blocks[3:5]).tolist() == [0]
+
+
+@given(st.integers(0, 12), st.integers(1, 4), st.integers(0, 99))
+def test_topic_changes_are_shares(count, lines, seed):
+    vectors = np.random.default_rng(seed).normal(size=(count, 5))
+    found = topic_changes(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), lines)
+    assert len(found) == max(count - 1, 0)
+    assert all(0 <= x <= 1 for x in found)
+
+
+def test_topic_changes_of_other_lines_are_refused():
+    with pytest.raises(ValueError, match="2 topic changes for 2 lines"):
+        split_steps(10, spoken((0, 4), (5, 9)), [], topics=[0.1, 0.2])
 
 
 def test_without_speech_shots_are_the_boundaries():

@@ -34,8 +34,8 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"export", "figures", "widgets", "card"},
     {"quickstart"},
 )
-IMPORT_NAMES = {"faiss-cpu": "faiss", "opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml",
-                "scikit-learn": "sklearn"}
+IMPORT_NAMES = {"faiss-cpu": "faiss", "openai-whisper": "whisper", "opencv-python-headless": "cv2", "pillow": "PIL",
+                "pyyaml": "yaml", "scikit-learn": "sklearn"}
 NEEDED_BY = {  # not imported by us, but nothing would run without it
     "accelerate": "transformers' Trainer",
     "gguf": "transformers, to read SmolLM2 from its GGUF",

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from expstar_utils.datasets import Case
-from expstar_utils.files import read_json, read_jsonl
+from expstar_utils.files import read_json, read_jsonl, write_json
 from expstar_utils.mini.build import build
+from expstar_utils.miniatures import noise_clip
 from expstar_utils.models import SHIPPED
 from expstar_utils.profiles import load_profile
 from expstar_utils.prompts import parse
@@ -43,7 +44,8 @@ def chain(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("chain")
     build(folder / "mini", workers=2, subjects=SUBJECTS, small=True)
     profile = folder / "choosing.yaml"  # tiny, and the stage that it leaves out
-    profile.write_text(yaml.safe_dump(load_profile("tiny", choice_rounds=1).model_dump(mode="json")), encoding="utf8")
+    choosing = load_profile("tiny", choice_rounds=1, unclear_share=1.0)
+    profile.write_text(yaml.safe_dump(choosing.model_dump(mode="json")), encoding="utf8")
     paths = {"profile": str(profile), "run_dir": str(folder / "run"), "data_root": str(folder / "mini"),
              "raw_root": str(folder / "mini"), "pairs_dir": str(folder / "mini" / "pairs"),
              "truth": str(folder / "mini" / "truth.jsonl"), "smoke": True}
@@ -71,6 +73,35 @@ def test_pairs_of_the_raw_files_are_those_that_mini_wrote(chain):
     assert written == {path.relative_to(mini / "pairs") for path in (mini / "pairs").rglob("*_step_*.json")}
     for path in written:
         assert (ours / path).read_bytes() == (mini / "pairs" / path).read_bytes()
+
+
+@pytest.fixture
+def raw(tmp_path) -> Path:
+    """Two raw experiments: films of noise in MPEG-4, the second with a step that ends beyond its film."""
+    for name, end in (("01-Flame", "0:00:02"), ("02-Beam", "0:00:09")):
+        noise_clip(tmp_path / "raw" / "source_video" / "chemistry" / f"{name}.mp4", 3)
+        step = {"step": 1, "step_zh": "", "step_en": "Look", "ASR_id": [1], "startTime": "0:00:00", "endTime": end}
+        line = {"id": 1, "startTime": "0:00:00", "endTime": "0:00:01", "text": "See.", "text_en": "See."}
+        for kind, content in (("step", {"title_en": "T", "title_zh": "T", "steps": [step]}), ("asr", {"subtitles": [line]})):
+            write_json(tmp_path / "raw" / "dataset" / "chemistry" / kind / f"{name}.json", content)
+    return tmp_path / "raw"
+
+
+def test_exit_status_of_01_tells_of_errors_and_not_of_notes(raw, tmp_path):
+    given = {"raw_root": str(raw), "run_dir": str(tmp_path / "run"), "clips_dir": str(tmp_path / "clips")}
+    with pytest.raises(papermill.PapermillExecutionError, match="1 problems are listed in .*problems.json; all else is written"):
+        execute("01_video_commentary_pairs", tmp_path, **given)
+    assert nbformat.read(tmp_path / "01_video_commentary_pairs.ipynb", as_version=4).cells
+    listed = read_json(tmp_path / "run/1_pairs/problems.json")
+    assert {(row["severity"], Path(row["file"]).stem) for row in listed} == {("error", "02-Beam"), ("note", "01-Flame")}
+    assert [p.parent.name for p in (tmp_path / "run/1_pairs").rglob("*_step_*.json")] == ["01-Flame"]
+    execute("01_video_commentary_pairs", tmp_path, **given, fail_on_problems=False)
+    (raw / "source_video/chemistry/02-Beam.mp4").unlink()
+    for kind in ("step", "asr"):
+        (raw / f"dataset/chemistry/{kind}/02-Beam.json").unlink()
+    execute("01_video_commentary_pairs", tmp_path, **given)
+    record = read_json(tmp_path / "run/1_pairs/metrics.json")["metrics"]
+    assert (record["problems"], record["notes"]) == (0, 1)
 
 
 def test_captions_come_first_and_choices_last(chain):

@@ -13,6 +13,7 @@ from expstar_utils.files import read_json
 from expstar_utils.media import probe
 from expstar_utils.mini.build import build as build_mini
 from expstar_utils.miniatures import noise_clip
+from expstar_utils.records import ExpStarError
 
 DEMO = Path(__file__).parents[2] / "shared" / "expstar_demo"
 needs_demo = pytest.mark.skipif(not DEMO.is_dir(), reason=f"the published demo is not at {DEMO}")
@@ -220,6 +221,13 @@ def test_a_missing_half_is_listed(raw):
     (root / "dataset/chemistry/ch_1/asr/01-Flame.json").unlink()
     [problem] = build(root)
     assert (problem.file, problem.field, problem.found) == ("source_video/chemistry/ch_1/01-Flame.mp4", "asr", "no such file")
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(raw):
+    """Nothing can be written below /proc, not even by root."""
+    found, _ = pairs.find_experiments(root := raw())
+    with pytest.raises(ExpStarError, match=r"^/proc/pairs/.*json: cannot be written .*choose another run_dir"):
+        pairs.build_pairs(found, root, Path("/proc/pairs"))
 
 
 def test_a_broken_video_is_listed(raw):

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from expstar_utils.files import write_json, write_jsonl
 from expstar_utils.mini.family import PLACEHOLDER, Family, Step, Variant, load_families, load_family, placeholders
-from expstar_utils.mini.render import write_video
+from expstar_utils.mini.render import take_clips, write_video
+from expstar_utils.mini.unclear import FILMS, write_films
 from expstar_utils.records import SUBJECTS, Pair, format_time
 
 ROOT = Path(__file__).parents[2]
@@ -145,7 +146,7 @@ def film(job: tuple[Take, Path]) -> str:
         return done["sha256"]
     video.parent.mkdir(parents=True, exist_ok=True)
     unfinished = video.with_suffix(".part")
-    times = write_video(unfinished, take.family, take.variant, take.seed)
+    times = write_video(unfinished, take_clips(take.family, take.variant, take.seed))
     os.replace(unfinished, video)
     made = list(pairs(take, times))
     for pair in made:
@@ -164,6 +165,7 @@ def build(out: Path, seed: int = 42, workers: int = 2, subjects: list[str] | Non
     jobs = [(take, Path(out)) for take in takes]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         digests = list(tqdm(pool.imap(film, jobs, chunksize=4), total=len(jobs), desc="mini", unit="experiment"))
+    write_films(out, families, seed, 3 if small else FILMS)
     rows = [row for take in takes for row in truth(take)]
     write_jsonl(Path(out) / "truth.jsonl", rows)
     whole = hashlib.sha256("".join([*digests, json.dumps(rows)]).encode()).hexdigest()

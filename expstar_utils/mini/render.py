@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -105,11 +105,11 @@ def step_frames(family: Family, variant: Variant, number: int, seed: int) -> Ite
         yield frame.clip(0, 255).astype(np.uint8)
 
 
-def write_video(path: Path, family: Family, variant: Variant, seed: int) -> list[tuple[float, float]]:
-    """Render all steps of a take into one H.264 video; returns each step's (start_s, end_s).
+def write_video(path: Path, clips: Iterable[Iterable[np.ndarray]]) -> list[tuple[float, float]]:
+    """Write clips one after the other into one H.264 video, FPS frames a second; returns each clip's (start_s, end_s).
 
     One encoding thread, bit-exact muxing, and x264's `cpu-independent` (without it AVX-512 code gave other bytes in every
-    run): the same seed gives the same bytes, on any processor.
+    run): the same frames give the same bytes, on any processor.
     """
     times, at = [], 0
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}) as out:
@@ -117,9 +117,9 @@ def write_video(path: Path, family: Family, variant: Variant, seed: int) -> list
         stream.width = stream.height = SIZE_PX
         stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, FPS)
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
-        for number in range(len(family.steps)):
+        for clip in clips:
             start = at
-            for pixels in step_frames(family, variant, number, seed):
+            for pixels in clip:
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 frame.pts, frame.time_base = at, Fraction(1, FPS)
                 out.mux(stream.encode(frame))
@@ -127,6 +127,11 @@ def write_video(path: Path, family: Family, variant: Variant, seed: int) -> list
             times.append((start / FPS, at / FPS))
         out.mux(stream.encode())
     return times
+
+
+def take_clips(family: Family, variant: Variant, seed: int) -> Iterator[Iterator[np.ndarray]]:
+    """Frames of all steps of a take, see `step_frames`."""
+    return (step_frames(family, variant, number, seed) for number in range(len(family.steps)))
 
 
 def contact_sheet(family: Family, path: Path, columns: int = 1, variants: int = 12, seed: int = 7) -> None:
