@@ -1,30 +1,72 @@
 """Captions: rows of a clip and its narration alone, from which the language model learns to read its visual tokens.
 
 With subject and title before it, almost every word of a narration can be guessed, so little of the loss asks for the picture.
-Without them the whole narration must come out of the visual tokens.
+Without them the whole narration must come out of the visual tokens. Mixed experiments (`mini.mixed`) go further: their values
+come in combinations that no experiment has, so that one value does not tell the others.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import random
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 from transformers import ProcessorMixin
 
-from expstar_utils import prompts as tags
-from expstar_utils.datasets import Case, sample_of
+from expstar_utils.datasets import Case, HistoryOf, by_experiment, load_cases, opening, previous_texts, sample_of
 from expstar_utils.encoding import text_ids
-from expstar_utils.prompts import VIDEO, section
+from expstar_utils.mini.mixed import FOLDER as MIXED
+from expstar_utils.prompts import VIDEO, Prompts
 from expstar_utils.records import Message, Sample
+from expstar_utils.siblings import COMMON, place_of, sights
 
-COMMON = 0.7
+
+def mixed_cases(root: Path) -> list[Case]:
+    """Steps of a data set's mixed experiments, narration only; none where there is no folder `mixed`."""
+    found = load_cases(Path(root) / MIXED / "pairs", path_prefix=f"{MIXED}/")
+    return [c.model_copy(update={"id": f"{MIXED}_{c.id}", "experiment": f"{MIXED}/{c.experiment}"}) for c in found]
 
 
-def caption_sample(case: Case) -> Sample:
-    """Row of a clip alone: what is seen, and whether to look something up."""
-    said = section(tags.NARRATION, case.narration) + (tags.RETRIEVAL if case.needs_retrieval else tags.NO_RETRIEVAL)
-    messages = [Message(role="user", content=f"{VIDEO}\n"), Message(role="assistant", content=said)]
+def caption_sample(case: Case, lookup: bool | None = None) -> Sample:
+    """Row of a clip alone: what is seen, and whether to look something up (None: as the case needs it)."""
+    messages = [Message(role="user", content=f"{VIDEO}\n"), Message(role="assistant", content=opening(case, lookup))]
     return sample_of(case, messages)
+
+
+def caption_samples(cases: Sequence[Case], mixed: Sequence[Case], prompts: Prompts, history: HistoryOf,
+                    prompted: float = 0.0, plain: float = 1.0, seed: int = 0) -> list[Sample]:
+    """Rows of clips and what is seen in them.
+
+    A step that says again what an earlier one showed stands behind its own earlier steps, in the whole prompt: its clip may show
+    that no more. The others are captions, or stand in the whole prompt with no earlier steps, their own, or those of another
+    experiment under the same title, in which other things were seen.
+
+    Args:
+        cases: steps with their notes; a mixed step looks something up where theirs do.
+        mixed: steps of mixed experiments, of titles that `cases` have.
+        prompted: share of the rows of the second kind that stand in the whole prompt; 0 makes captions of all steps.
+        plain: share of the steps that are kept of those in which nothing tells their experiment apart.
+    """
+    lookup = {place_of(case): case.needs_retrieval for case in cases}
+    experiments = list(by_experiment([*cases, *mixed]))
+    titled, seen = defaultdict(list), sights(experiments)
+    for steps in experiments:
+        titled[steps[0].subject, steps[0].title].append(steps)
+    rows = []
+    for steps in experiments:
+        for i, case in enumerate(steps):
+            rng, asks, (new, again) = random.Random(f"{seed} {case.id}"), lookup[place_of(case)], seen[case.id]
+            others = rng.choice(titled[case.subject, case.title])
+            if not new and not again and rng.random() >= plain:
+                continue
+            if not prompted or (not again and rng.random() >= prompted):
+                rows.append(caption_sample(case, asks))
+                continue
+            before = previous_texts(steps if again else rng.choice([[], steps, others]), i, history)
+            prefix = prompts.prefix(case.subject, case.title, before)
+            rows.append(sample_of(case, [*prefix, Message(role="assistant", content=opening(case, asks))]))
+    return rows
 
 
 def telling_tokens(cases: Sequence[Case], processor: ProcessorMixin) -> dict[str, set[int]]:

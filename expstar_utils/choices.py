@@ -16,18 +16,11 @@ from expstar_utils.datasets import RELEVANT_GRADE, Case, HistoryOf, by_experimen
 from expstar_utils.packing import shared_groups
 from expstar_utils.prompts import Prompts
 from expstar_utils.records import Passage, RetrievalResult, Sample
+from expstar_utils.siblings import COMMON, WORD, Place, place_of, sights
 
 SISTER_GRADE = 2
 SHOWN_AGAIN = 3  # of a step's earlier rows, the relevant ones first
-Place = tuple[str, str, int]  # subject, title, step number
-COMMON = 0.7  # share of the experiments from which on a word does not tell them apart
 EVERYDAY = 0.25  # share of all passages from which on a word is grammar rather than science
-WORD = re.compile(r"\d+[.,]\d+|\w+(?:-\w+)*")
-
-
-def place_of(case: Case) -> Place:
-    """What a step shares with its siblings, the same step of other experiments of its title."""
-    return case.subject, case.title, case.step_number
 
 
 class Rewording:
@@ -115,7 +108,8 @@ def choice_samples(cases: Sequence[Case], prompts: Prompts, found: Mapping[str, 
     """Rows of the steps whose siblings need other passages and that found some of those, drawn anew every round.
 
     A step that keeps its words is trained as a whole. Where they are exchanged, its clip no longer shows what is said, and its
-    narration is not trained (that message has weight 0): the verdicts and the notes are.
+    narration is not trained (that message has weight 0): the verdicts and the notes are. A step that keeps its words, and says
+    again what an earlier one showed, has its earlier steps before it; half of the others have.
 
     Args:
         found: graded documents by case id: the right ones from grade 3, sisters of grade 2.
@@ -129,23 +123,25 @@ def choice_samples(cases: Sequence[Case], prompts: Prompts, found: Mapping[str, 
     right, needed = right_passages(cases, found)
     near = {case.id: [d for d in found[case.id].documents if d.relevant == SISTER_GRADE and d.id in needed[place_of(case)]]
             for case in cases if right.get(case.id)}
-    steps = [(case, previous_texts(of_one, i, history)) for of_one in by_experiment(cases) for i, case in enumerate(of_one)
+    experiments = list(by_experiment(cases))
+    steps = [(case, previous_texts(of_one, i, history)) for of_one in experiments for i, case in enumerate(of_one)
              if near.get(case.id)]
     if not steps:
         return [[] for _ in range(rounds)]
-    texts = {d.id: d.text for result in found.values() for d in result.documents}
-    rewording = Rewording([case for case, _ in steps], list(texts.values()))
+    seen = sights(experiments)
+    passages = {d.id: d.text for result in found.values() for d in result.documents}
+    rewording = Rewording([case for case, _ in steps], list(passages.values()))
     drawn: list[list[Sample]] = []
     for number in range(rounds):
         rows = []
         for case, previous in steps:
             rng = random.Random(f"{seed} {number} {case.id}")
             shown = [right[case.id], *rng.sample(near[case.id], min(sisters, len(near[case.id])))]
-            before = previous if rng.random() < 0.5 else []
             exchanged = rng.random() >= natural
+            before = previous if rng.random() < 0.5 or (seen[case.id][1] and not exchanged) else []
             if exchanged:
-                told = [*before, *case.narration, *(p.text for p in shown), *case.principle, *case.safety]
-                new = rewording.draw(place_of(case), told, share, rng)
+                texts = [*before, *case.narration, *(p.text for p in shown), *case.principle, *case.safety]
+                new = rewording.draw(place_of(case), texts, share, rng)
                 before, shown = [reworded(text, new) for text in before], [_reworded_passage(p, new) for p in shown]
                 notes = {k: [reworded(line, new) for line in getattr(case, k)] for k in ("narration", "principle", "safety")}
                 case = case.model_copy(update=notes)

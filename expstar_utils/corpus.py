@@ -36,31 +36,31 @@ def video_of(case: Case) -> str:
     return case.clip if isinstance(case.clip, str) else case.clip.video
 
 
-def leaks(cases: Sequence[Case], root: Path | None = None) -> list[Problem]:
+def leaks(cases: Iterable[Case], root: Path | None = None) -> list[Problem]:
     """Experiments and videos that stand on two sides: what is tested would have been seen.
 
     Args:
         root: folder below which the clips lie; given, copies of a video under another name are found too.
     """
-    problems = _two_sided("experiment", [(case, case.experiment, case.id) for case in cases])
-    videos = [(case, video_of(case)) for case in cases]
-    problems += _two_sided("video", [(case, video, case.id) for case, video in videos])
+    placed = [(case.split, case.experiment, video_of(case), case.id) for case in cases]
+    problems = _two_sided("experiment", [(split, experiment, case_id) for split, experiment, _, case_id in placed])
+    problems += _two_sided("video", [(split, video, case_id) for split, _, video, case_id in placed])
     if root is not None:
-        digests = _twins({video for _, video in videos}, root)
-        same = [(case, digests[video], video) for case, video in videos if video in digests]
+        digests = _twins({video for _, _, video, _ in placed}, root)
+        same = [(split, digests[video], video) for split, _, video, _ in placed if video in digests]
         problems += _two_sided("content of the video", same)
     return problems
 
 
-def _two_sided(kind: str, placed: Sequence[tuple[Case, str, str]]) -> list[Problem]:
+def _two_sided(kind: str, placed: Sequence[tuple[str, str, str]]) -> list[Problem]:
     """A problem for every name that has cases on several sides.
 
     Args:
-        placed: (case, the name that must stand on one side, what to call the case).
+        placed: (side, the name that must stand on one side, what to call the case).
     """
     sides: dict[str, dict[str, str]] = defaultdict(dict)
-    for case, name, where in placed:
-        sides[name].setdefault(case.split, where)
+    for side, name, where in placed:
+        sides[name].setdefault(side, where)
     return [Problem(file=name, field=kind, found=" and ".join(f"{side} ({where})" for side, where in found.items()),
                     expected="one side", todo="put all of it on one side") for name, found in sides.items() if len(found) > 1]
 
@@ -111,13 +111,17 @@ def length(lines: Iterable[str]) -> int:
     return sum(len(WORD.findall(line)) for line in lines)
 
 
-def table_of(cases: Sequence[Case]) -> pd.DataFrame:
-    """One row a clip: discipline, subject, experiment, split, duration_s, words of each section, whether notes are there."""
+def table_of(cases: Iterable[Case]) -> pd.DataFrame:
+    """One row a clip: discipline, subject, experiment, title, split, duration_s, words of each section, whether notes are there.
+
+    answer: a digest of the notes, by which equal ones are told; empty where there are none.
+    """
     return pd.DataFrame([{
         "discipline": DISCIPLINE.get(case.subject, "other"), "subject": case.subject, "experiment": case.experiment,
-        "split": case.split, "duration_s": case.duration_s, "step_words": length([case.summary]),
+        "title": case.title, "split": case.split, "duration_s": case.duration_s, "step_words": length([case.summary]),
         "narration_words": length(case.narration), "principle_words": length(case.principle),
         "safety_words": length(case.safety), "has_principle": bool(case.principle), "has_safety": bool(case.safety),
+        "answer": hashlib.sha256(case.notes().encode()).hexdigest()[:16] if case.needs_retrieval else "",
     } for case in cases])
 
 

@@ -1,4 +1,4 @@
-"""Step clips as files: whole groups of pictures are copied, only the edges are encoded, first and last frame exact.
+"""Step clips as files: what lies behind a key frame is copied, only the edges are encoded, first and last frame exact.
 
 An H.264 track may hold several parameter sets. The edges are encoded under an id that the source does not use, and all sets stand
 in the track's header, so that a player decodes copied and encoded pictures alike. What cannot be cut so is encoded as a whole.
@@ -40,14 +40,29 @@ class Clip:
 class Groups:
     """Groups of pictures that can be copied. In the stream's time base:
 
-    keys: when each is shown, in order. times: when every frame is shown, in order. delay: from decoding to showing.
-    reason: why nothing can be copied; empty when it can.
+    keys: when each is shown, in order. shown, read: when every frame is shown and decoded, in the order of decoding.
+    delay: from decoding to showing. reason: why nothing can be copied; empty when it can.
     """
 
     keys: list[int] = field(default_factory=list)
-    times: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    shown: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    read: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     delay: int = 0
     reason: str = ""
+
+    def copied_to(self, key: int, end: int) -> int:
+        """Up to when frames of the group from `key` on can be copied, so that all shown before `end` come along.
+
+        Frames are copied in the order of decoding until one that is shown at `end` or later; what must come after it, because
+        it is predicted from it, has to be encoded: a few frames, or none (then the answer is `end`).
+        """
+        at = int(np.flatnonzero(self.shown == key)[0])
+        late = np.flatnonzero(self.shown[at:] >= end)
+        stop = at + int(late[0]) if len(late) else len(self.shown)
+        rest = self.shown[stop:][self.shown[stop:] < end]
+        first = int(rest.min()) if len(rest) else end
+        fits = self.shown[at:stop].max() < first and self.read[stop - 1] < first - self.delay
+        return first if fits or not len(rest) else key
 
 
 def cut_clips(video: Path, clips: Sequence[Clip]) -> list[str]:
@@ -82,22 +97,23 @@ def find_groups(source: av.container.InputContainer, stream: av.VideoStream) -> 
     """Groups of pictures of a video, from its packets alone."""
     if reason := _not_copied(stream.codec_context, [s.codec_context.name for s in source.streams.audio]):
         return Groups(reason=reason)
-    keys, times, delay = [], [], 0
+    keys, shown, read, delay = [], [], [], 0
     source.seek(0)
     for packet in source.demux(stream):
         if not packet.size:
             continue
         if packet.pts is None or packet.dts is None:
             return Groups(reason="it has packets without time")
-        if packet.is_keyframe and times and packet.pts < max(times[-32:]):
+        if packet.is_keyframe and shown and packet.pts < max(shown[-32:]):
             return Groups(reason="its key frames are shown out of order")
         if keys and packet.pts < keys[-1]:
             return Groups(reason="its groups of pictures are open")
         if packet.is_keyframe:
             keys.append(packet.pts)
             delay = max(delay, packet.pts - packet.dts)
-        times.append(packet.pts)
-    return Groups(keys, np.sort(np.array(times, np.int64)), delay, "" if keys else "it has no key frame")
+        shown.append(packet.pts)
+        read.append(packet.dts)
+    return Groups(keys, np.array(shown, np.int64), np.array(read, np.int64), delay, "" if keys else "it has no key frame")
 
 
 def _not_copied(context: av.VideoCodecContext, sounds: Sequence[str]) -> str:
@@ -163,17 +179,17 @@ class _Edge:
 
 
 class _Cutter:
-    """Writes one clip: frames before the first group that fits are encoded, groups that fit are copied, the rest is encoded."""
+    """Writes one clip: frames before its first key frame are encoded, what follows is copied, but for a few at its end."""
 
     def __init__(self, source: av.container.InputContainer, groups: Groups, clip: Clip):
         self.source, self.stream, self.groups = source, video_stream(source), groups
         origin, base, keys = self.stream.start_time or 0, self.stream.time_base, groups.keys
         first, self.end = (origin + int(np.ceil(t / base - 1e-3)) for t in (clip.start_s, clip.end_s))
-        later = groups.times[np.searchsorted(groups.times, first):]
-        self.first = int(later[0]) if len(later) and later[0] < self.end else first
-        starts = [key for key in keys if key >= self.first]
-        ends = [NEVER] if len(later) and later[-1] < self.end else [key for key in starts if key <= self.end]  # to the last frame
-        self.copied = (starts[0], ends[-1]) if starts and ends and starts[0] < min(ends[-1], self.end) else (NEVER, NEVER)
+        inside = groups.shown[(first <= groups.shown) & (groups.shown < self.end)]
+        self.first = int(inside.min()) if len(inside) else first
+        own = [key for key in keys if self.first <= key < self.end]
+        self.copy_from, self.last_key = (own[0], own[-1]) if own else (NEVER, NEVER)
+        self.copy_to = groups.copied_to(self.last_key, self.end) if own else NEVER
         self.seek_to = keys[max(bisect_right(keys, self.first) - 1, 0)]
 
     def write(self, path: Path) -> None:
@@ -206,20 +222,23 @@ class _Cutter:
 
     def _packets(self, indices: list[int]) -> Iterator[tuple[int, av.Packet]]:
         """(input stream, packet) for the clip, times as in the source."""
-        video, (copy_from, copy_to) = self.stream.index, self.copied
-        edge: _Edge | None = _Edge(self, self.first, min(self.end, copy_from))
+        video = self.stream.index
+        head: _Edge | None = _Edge(self, self.first, min(self.end, self.copy_from))
+        tail = _Edge(self, self.copy_to, self.end) if self.copy_to < self.end else None
         for packet in self._read(indices):
             if packet.stream.index != video:
                 yield packet.stream.index, packet
-            elif copy_from <= packet.pts < copy_to:
-                if edge:
-                    yield from ((video, p) for p in edge.feed(None))
-                    edge = None
-                yield video, packet
+            elif packet.pts < self.copy_from and head:
+                yield from ((video, p) for p in head.feed(packet))
             else:
-                edge = edge or _Edge(self, copy_to, self.end)
-                yield from ((video, p) for p in edge.feed(packet))
-        if edge:
+                if head:
+                    yield from ((video, p) for p in head.feed(None))
+                    head = None
+                again = list(tail.feed(packet)) if tail and packet.pts >= self.last_key else []  # muxing changes its times
+                if packet.pts < self.copy_to:
+                    yield video, packet
+                yield from ((video, p) for p in again)
+        for edge in filter(None, (head, tail)):
             yield from ((video, p) for p in edge.feed(None))
 
     def _read(self, indices: list[int]) -> Iterator[av.Packet]:

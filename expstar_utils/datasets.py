@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -82,28 +82,36 @@ def _natural(path: Path) -> list:
 
 
 def load_cases(pairs_dir: Path, language: Language = "en", first_id: int = 1, path_prefix: str = "") -> list[Case]:
+    """See `read_cases`."""
+    return list(read_cases(pairs_dir, language, first_id, path_prefix))
+
+
+def read_cases(pairs_dir: Path, language: Language = "en", first_id: int = 1, path_prefix: str = "") -> Iterator[Case]:
     """Cases of every pair below `pairs_dir`, `[<subject>/[<unit>/]]<experiment>/<experiment>_step_<i>.json`, in natural order.
 
     Args:
         first_id: number of the first case of each unit; where there are no units, of each subject.
         path_prefix: put before the clips' paths.
     """
-    cases, numbers = [], {}
+    numbers: dict[str, int] = {}
     for path in sorted(Path(pairs_dir).rglob("*_step_*.json"), key=_natural):
         pair, experiment = read_record(path, Pair), path.parent.relative_to(pairs_dir)
         unit = experiment.parent.name if len(experiment.parts) > 2 else pair.subject
         number = numbers.setdefault(unit, first_id)
         numbers[unit] += 1
         pair.original_video, pair.clip_video_path = path_prefix + pair.original_video, path_prefix + pair.clip_video_path
-        cases.append(case_from_pair(pair, experiment.as_posix(), f"{unit}_{number}", language))
-    return cases
+        yield case_from_pair(pair, experiment.as_posix(), f"{unit}_{number}", language)
 
 
-def by_experiment(cases: Sequence[Case]) -> Iterator[list[Case]]:
-    """Cases grouped by experiment, steps in order."""
-    ordered = sorted(cases, key=lambda c: (c.experiment, c.step_number))
-    for _, steps in groupby(ordered, key=lambda c: c.experiment):
-        yield list(steps)
+def by_experiment(cases: Iterable[Case]) -> Iterator[list[Case]]:
+    """Cases grouped by experiment, in the order of the experiments' names, steps in order."""
+    return in_turn(sorted(cases, key=lambda c: c.experiment))
+
+
+def in_turn(cases: Iterable[Case]) -> Iterator[list[Case]]:
+    """Cases that come experiment by experiment, as `read_cases` gives them, grouped; steps in order. Holds one experiment."""
+    for _, steps in groupby(cases, key=lambda c: c.experiment):
+        yield sorted(steps, key=lambda c: c.step_number)
 
 
 def previous_texts(steps: Sequence[Case], index: int, history: HistoryOf) -> list[str]:
@@ -123,6 +131,12 @@ def preference_sample(case: Case, previous: Sequence[str], prompts: Prompts, rej
     return Sample.model_validate({key: row[key] for key in ("id", "messages", "videos")} | {"rejected_response": rejected})
 
 
+def opening(case: Case, lookup: bool | None = None) -> str:
+    """What an ExpStar row says first: narration, and whether to look something up (None: as the case needs it)."""
+    asks = case.needs_retrieval if lookup is None else lookup
+    return section(tags.NARRATION, case.narration) + (tags.RETRIEVAL if asks else tags.NO_RETRIEVAL)
+
+
 def expstar_sample(case: Case, previous: Sequence[str], prompts: Prompts, passages: Sequence[Passage] | None = None,
                    relevant: bool = True, notes: bool = True) -> Sample:
     """Published ExpStar row: 3 messages ending in [No Retrieval], or 5 with passages and their verdict.
@@ -131,8 +145,7 @@ def expstar_sample(case: Case, previous: Sequence[str], prompts: Prompts, passag
         passages: shown in one turn, all relevant or all irrelevant; None shows the placeholder.
         relevant: the verdict that the row teaches. notes: whether the row goes on with principle and safety.
     """
-    opening = section(tags.NARRATION, case.narration) + (tags.RETRIEVAL if case.needs_retrieval else tags.NO_RETRIEVAL)
-    messages = [*prompts.prefix(case.subject, case.title, previous), Message(role="assistant", content=opening)]
+    messages = [*prompts.prefix(case.subject, case.title, previous), Message(role="assistant", content=opening(case))]
     if case.needs_retrieval:
         texts = [prompts.placeholder_passage] if passages is None else [p.text for p in passages]
         verdict = tags.RELEVANT if relevant else tags.IRRELEVANT
@@ -180,7 +193,8 @@ def filled_samples(case: Case, previous: Sequence[str], prompts: Prompts, found:
 
 
 def training_samples(steps: Sequence[Case], prompts: Prompts, found: dict[str, RetrievalResult], history: HistoryOf, *,
-                     history_dropout: float = 0.0, closed_book: float = 0.0, seed: int = 0, **limits: Any) -> list[Sample]:
+                     history_dropout: float = 0.0, recalling: Container[str] = (), closed_book: float = 0.0, seed: int = 0,
+                     **limits: Any) -> list[Sample]:
     """All ExpStar rows of one experiment.
 
     With the earlier narrations before it, a model can guess the next one without looking; both options work against that.
@@ -188,13 +202,15 @@ def training_samples(steps: Sequence[Case], prompts: Prompts, found: dict[str, R
     Args:
         found: graded documents by case id. limits: see `filled_samples`.
         history_dropout: chance that a step's rows leave out the earlier steps; drawn by `seed` and case id.
+        recalling: ids of steps that say again what earlier ones showed; these keep their earlier steps.
         closed_book: chance of one more row of a step, without earlier steps; where knowledge is needed it says that nothing
             was found.
     """
     rows = []
     for i, case in enumerate(steps):
         rng = random.Random(f"{seed} {case.id}")
-        before = [] if rng.random() < history_dropout else previous_texts(steps, i, history)
+        dropped = rng.random() < history_dropout and case.id not in recalling
+        before = [] if dropped else previous_texts(steps, i, history)
         rows += filled_samples(case, before, prompts, found.get(case.id), **limits)
         if rng.random() < closed_book:
             rows.append(expstar_sample(case, [], prompts, [], relevant=False))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -17,31 +18,56 @@ R = TypeVar("R", bound=Record)
 UNION_TAGS = ("str", "int", "float")  # pydantic names the branch of a union as if it were a field
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a text file under a temporary name and rename it: readers see the old file or the new one, whole.
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ExpStarError(f"{path}: cannot be written ({error.strerror}); free space or choose another run_dir, "
+                           "what was there before is unchanged") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Callable[[str], None]]:
+    """A function that writes text to a file, part by part: under a temporary name, renamed when the block ends without an error.
+
+    Readers see the old file or the new one, whole.
 
     Raises:
         ExpStarError: the disk is full or the folder cannot be written; the old file is untouched.
     """
-    path = Path(path)
-    temporary = None
+    path, temporary = Path(path), None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf8", newline="", dir=path.parent, prefix=f".{path.name[:40]}.",
-                                         delete=False) as file:
-            temporary = file.name
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ExpStarError(f"{path}: cannot be written ({error.strerror}); free space or choose another run_dir, "
-                           "what was there before is unchanged") from error
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = tempfile.NamedTemporaryFile("w", encoding="utf8", newline="", dir=path.parent,  # noqa: SIM115
+                                               prefix=f".{path.name[:40]}.", delete=False)
+        temporary = Path(file.name)
+
+        def write(text: str) -> None:
+            with _explained(path):
+                file.write(text)
+        try:
+            yield write
+            with _explained(path):
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            with suppress(OSError):  # of a full disk, which was said already
+                file.close()
+        with _explained(path):
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
     finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-    return path
+        if temporary:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file; see `writing`."""
+    with writing(path) as write:
+        write(text)
+    return Path(path)
 
 
 def write_json(path: Path, data: Any, indent: int | None = 2) -> Path:
@@ -56,8 +82,11 @@ def dump_line(row: Record | dict) -> str:
 
 
 def write_jsonl(path: Path, rows: Iterable[Record | dict]) -> Path:
-    """Write JSONL atomically."""
-    return write_text(path, "".join(dump_line(row) + "\n" for row in rows))
+    """Write JSONL row by row; see `writing`."""
+    with writing(path) as write:
+        for row in rows:
+            write(dump_line(row) + "\n")
+    return Path(path)
 
 
 def append_jsonl(path: Path, row: Record | dict) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, List, Value
+from pyarrow.parquet import ParquetWriter
 
 from expstar_utils.records import ExpStarError, Sample
 
+ROWS_AT_ONCE = 500
 FEATURES = Features({
     "id": Value("string"),
     "messages": List({"role": Value("string"), "content": Value("string")}),
@@ -37,8 +40,8 @@ def from_dataset(rows: Iterable[Mapping[str, Any]]) -> list[Sample]:
     return [_nested(row) for row in rows]
 
 
-def write_parquet(path: Path, samples: Sequence[Sample]) -> Path:
-    """Write a Parquet file under a temporary name and rename it.
+def write_parquet(path: Path, samples: Iterable[Sample]) -> Path:
+    """Write a Parquet file, some rows at a time, under a temporary name and rename it.
 
     Raises:
         ExpStarError: the file cannot be written; what was there before is unchanged.
@@ -47,7 +50,10 @@ def write_parquet(path: Path, samples: Sequence[Sample]) -> Path:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        to_dataset(samples).to_parquet(str(unfinished))
+        rest = iter(samples)
+        with ParquetWriter(str(unfinished), FEATURES.arrow_schema) as writer:
+            while rows := list(islice(rest, ROWS_AT_ONCE)):
+                writer.write_table(to_dataset(rows).with_format("arrow")[:])
         os.replace(unfinished, path)
     except OSError as error:
         raise ExpStarError(f"{path}: cannot be written ({error.strerror}); free space or choose another run_dir") from error

@@ -55,8 +55,10 @@ class VideoSFTTrainer(SFTTrainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
                      num_items_in_batch: torch.Tensor | None = None) -> Any:
         """Sum of the trained tokens' weighted negative log-likelihoods over their number, nats."""
-        plain = self.decision_weight == 1 and not {"layouts", "weights"} & set(inputs)
-        if return_outputs or (self.accelerator.device.type != "cpu" and plain):
+        stock = return_outputs or self._is_stock(inputs)
+        # the Trainer divides by the accumulated batches where it believes that the model did not; Qwen2.5-VL says so of itself
+        self.loss_is_scaled_for_ga = None if stock else num_items_in_batch is not None
+        if stock:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         targets, given = inputs["labels"][:, 1:], {k: v for k, v in inputs.items() if k not in ("labels", "weights")}
         trained = targets != IGNORED
@@ -69,10 +71,14 @@ class VideoSFTTrainer(SFTTrainer):
         return (weights * losses).sum() / (counts.sum() if num_items_in_batch is None else num_items_in_batch)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:
-        if not batch_samples or "layouts" not in batch_samples[0]:
+        if not batch_samples or self._is_stock(batch_samples[0]):
             return super()._get_num_items_in_batch(batch_samples, device)
         number = sum(_counts(b)[:, 1:][b["labels"][:, 1:] != IGNORED].sum() for b in batch_samples).to(device)
         return self.accelerator.gather(number).sum() if self.args.average_tokens_across_devices else number
+
+    def _is_stock(self, inputs: dict[str, Any]) -> bool:
+        """Whether TRL's own loss is what is asked for, and the device one that it is made for."""
+        return self.accelerator.device.type != "cpu" and self.decision_weight == 1 and not {"layouts", "weights"} & set(inputs)
 
     def _trained_logits(self, model: Any, given: dict[str, Any], trained: torch.Tensor) -> torch.Tensor:
         inner = self.accelerator.unwrap_model(model).get_base_model()

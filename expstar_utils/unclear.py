@@ -15,10 +15,10 @@ from pathlib import Path
 from expstar_utils.choices import right_passages
 from expstar_utils.datasets import Case, expstar_sample
 from expstar_utils.knowledge import is_hazard_card
+from expstar_utils.mini.unclear import FOLDER
 from expstar_utils.prompts import Prompts
 from expstar_utils.records import Passage, RetrievalResult, Sample
 
-FOLDER = "unclear"
 TITLES = ("Combustion of {}", "Burning {}", "Preparing {}", "Working with {}", "Properties of {}", "Making and Collecting {}",
           "Testing for {}", "How {} Reacts", "Reaction of {} with Water", "Heating {}")
 NAMED = 0.75  # share of steps whose title a passage explains; the others stand under the title of a known experiment
@@ -61,20 +61,20 @@ def sentences(text: str) -> list[str]:
     return re.split(r"(?<=[.!?]) (?=[A-Z])", text)
 
 
-def unclear_samples(root: Path, cases: Sequence[Case], found: Mapping[str, RetrievalResult], prompts: Prompts, *, count: int,
-                    sisters: int, seed: int = 0, check: bool = False) -> list[Sample]:
+def unclear_samples(root: Path, cases: Sequence[Case], found: Mapping[str, RetrievalResult], passages: Sequence[Passage],
+                    prompts: Prompts, *, count: int, sisters: int, seed: int = 0, check: bool = False) -> list[Sample]:
     """Rows of `count` steps: the right passage with its note, then passages that are not about the title.
 
     Args:
         root: folder of the data set, with its films in `unclear/`; without any there are no rows.
-        cases, found: steps and their graded documents; passages that were never found stay out.
+        cases, found: steps of the data set and their graded documents.
+        passages: what titles can name and what stands beside it; those that only tests need must not be among them.
         sisters: how many passages stand beside the right one, most of them of its kind.
         check: make rows of the passages that are held out.
     """
     shots = films(root)
     own = set().union(*(ids for ids in right_passages(cases, found)[1].values() if len(ids) > 1))
-    known = {d.id: d for result in found.values() for d in result.documents}
-    usable, rows = titled(list(known.values()), own)[check], []
+    usable, rows = titled(passages, own)[check], []
     for number in range(count if shots and usable else 0):
         rng = random.Random(f"{seed} {number}")
         right, known_case, foreign = rng.choice(usable), rng.choice(cases), rng.choice(cases)
@@ -83,7 +83,7 @@ def unclear_samples(root: Path, cases: Sequence[Case], found: Mapping[str, Retri
             case = case.model_copy(update={"clip": foreign.clip})
         if rng.random() < NAMED:
             before = [" ".join(case.narration)] * rng.choice([0, 0, 1, 2, 3, 5])
-            for place, passage in enumerate([right, *_strangers(right, list(known.values()), sisters, rng)]):
+            for place, passage in enumerate([right, *_strangers(right, passages, sisters, rng)]):
                 rows.append(expstar_sample(case, before, prompts, [passage], relevant=place == 0, notes=place == 0))
         else:
             rows.append(expstar_sample(_without_notes(case, known_case, prompts), [], prompts))

@@ -45,6 +45,57 @@ def test_a_caption_holds_nothing_but_the_clip():
     assert (silent.videos, silent.id) == (["0.mp4"], "chemistry_0")
 
 
+def experiments():
+    """Two steps of four experiments: the first shows the colour, the second names it again; a third tells nothing."""
+    whole = []
+    for case in cases():
+        said = {1: case.narration[1:], 2: [f"It was {case.narration[1].split()[-1]}"], 3: ["We put the wire away."]}
+        whole += [case.model_copy(update={"id": f"{case.id}_{n}", "step_number": n, "narration": lines,
+                                          "principle": ["It emits."] if n == 2 else []}) for n, lines in said.items()]
+    return whole
+
+
+def mixed():
+    return [c.model_copy(update={"id": f"mixed_{c.id}", "experiment": f"mixed/{c.experiment}", "principle": []})
+            for c in experiments()]
+
+
+def test_every_step_gets_a_row_and_a_mix_asks_where_its_title_does():
+    whole, more = experiments(), mixed()
+    for share in (0.0, 0.5, 1.0):
+        rows = captions.caption_samples(whole, more, load_prompts(), "narration", prompted=share, seed=3)
+        assert sorted(row.id for row in rows) == sorted(case.id for case in [*whole, *more])
+        asking = {row.id for row in rows if row.messages[-1].content.endswith("[Retrieval]")}
+        assert asking == {case.id for case in [*whole, *more] if case.step_number == 2}
+        bare = {row.id[-1] for row in rows if row.messages[0].role == "user"}
+        assert bare == {0.0: {"1", "2", "3"}, 0.5: {"1", "3"}, 1.0: set()}[share]
+    alone = captions.caption_samples(whole, [], load_prompts(), "narration")
+    assert sorted(alone, key=lambda row: row.id) == sorted(map(captions.caption_sample, whole), key=lambda row: row.id)
+    few = captions.caption_samples(whole, more, load_prompts(), "narration", plain=0.0)
+    assert {row.id[-1] for row in few} == {"1", "2"}
+
+
+def test_what_was_told_before_stands_before_it_and_what_is_seen_may_stand_behind_anything():
+    whole = experiments()
+    whole = [c.model_copy(update={"step_number": 4, "narration": [f"Now {c.narration[0].split()[-1]} smoke."], "id": c.id + "4"})
+             if c.step_number == 3 else c for c in whole]
+    fresh = [c.model_copy(update={"narration": [f"Smoke of {c.experiment}."]}) if c.step_number == 4 else c for c in whole]
+    kinds = set()
+    for seed in range(20):
+        for row in captions.caption_samples(fresh, [], load_prompts(), "narration", prompted=1.0, seed=seed):
+            own = COLOURS[int(row.id.split("_")[1])]
+            told = {colour for colour in COLOURS if f"turns {colour}" in row.messages[1].content}
+            if row.id.split("_")[2] == "2":
+                assert told == {own}
+            elif row.id.endswith("4"):
+                kinds.add("none" if not told else "own" if told == {own} else "other")
+    assert kinds == {"none", "own", "other"}
+
+
+def test_without_a_folder_there_are_no_mixed_cases(tmp_path):
+    assert captions.mixed_cases(tmp_path) == []
+
+
 def test_words_tell_where_siblings_differ(base):
     _, processor = models.load(str(base))
     telling = captions.telling_tokens(cases(), processor)

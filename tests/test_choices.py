@@ -95,6 +95,24 @@ def test_narration_passage_and_notes_still_agree_after_an_exchange(drawn):
     assert 0.4 < exchanged / (12 * len(cases)) < 0.8
 
 
+def test_a_step_that_tells_again_stands_behind_what_was_told():
+    cases, found = [], {}
+    for number, salt in enumerate(FLAMES):
+        first = case_of(number, salt).model_copy(update={"principle": [], "safety": []})
+        second = case_of(number, salt).model_copy(update={"id": f"again_{number}", "step_number": 2,
+                                                          "narration": [f"It was {FLAMES[salt][0]}."]})
+        cases += [first, second]
+        found[second.id] = found_for(second, salt)
+    rounds = choice_samples(cases, load_prompts(), found, "narration", rounds=12, sisters=1, seed=5)
+    natural = [row for rows in rounds for row in rows if row.messages[2].weight]
+    assert len(natural) > 20
+    for row in natural:
+        colour = FLAMES[list(FLAMES)[int(row.id[-1])]][0]
+        assert f"The flame is {colour}." in row.messages[1].content
+    exchanged = [row for rows in rounds for row in rows if not row.messages[2].weight]
+    assert 0.3 < sum("The flame is" in row.messages[1].content for row in exchanged) / len(exchanged) < 0.7
+
+
 def test_same_seed_same_rows_and_another_others():
     cases = [case_of(n, salt) for n, salt in enumerate(FLAMES)]
     found = {c.id: found_for(c, salt) for c, salt in zip(cases, FLAMES, strict=True)}

@@ -114,8 +114,25 @@ def test_whole_groups_are_copied_bit_for_bit(groups, tmp_path):
             return [f.to_ndarray() for f in container.decode(video=0)]
     source, clip = pixels(groups)[13:84], pixels(tmp_path / "clip.mp4")
     same = [bool((a == b).all()) for a, b in zip(source, clip, strict=True)]
-    assert all(same[7:67])  # frames 20 to 79
-    assert not all(same)
+    assert all(same[7:68])  # frames 20 to 80, the key frame of a group that is copied in part
+    assert not all(same[:7])
+
+
+@pytest.mark.parametrize("bf", [0, 2, 5])
+def test_wherever_a_clip_ends_few_frames_are_encoded_for_its_end(tmp_path, bf):
+    """B-frames that lean on each other: what is copied ends before the first frame that cannot be, and nothing is lost."""
+    source = film(tmp_path / "v.mp4", frames=60, options={"g": "30", "bf": str(bf), "x264-params": "open-gop=0:b-pyramid=normal"})
+    with av.open(str(source)) as container:
+        groups = cutting.find_groups(container, container.streams.video[0])
+    frame = int(np.diff(np.sort(groups.shown))[0])
+    encoded = []
+    for end in range(31, 60, 1 if bf == 5 else 4):
+        cut_clips(source, [Clip(0.6, end / RATE, tmp_path / "clip.mp4")])
+        assert check(source, 0.6, end / RATE, tmp_path / "clip.mp4") == end - 15
+        key, stop = groups.keys[1], int(groups.shown.min()) + end * frame
+        encoded.append((stop - groups.copied_to(key, stop)) // frame)
+    assert max(encoded) <= 2 * bf
+    assert (max(encoded) > 0) == (bf > 0)
 
 
 def test_several_clips_of_one_video(groups, tmp_path):

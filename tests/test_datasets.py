@@ -291,6 +291,12 @@ def test_history_dropout_leaves_out_a_share_of_the_histories_and_repeats_by_seed
         assert row.messages[2:] == full.messages[2:]
 
 
+def test_steps_that_tell_again_keep_their_history_whatever_the_dropout():
+    kept = {STEPS[2].id, STEPS[3].id}
+    rows = training_samples(STEPS, PROMPTS, FOUND, "narration", history_dropout=1.0, recalling=kept, **LIMITS)
+    assert {row.id for row in rows if sees_history(row)} == kept
+
+
 def test_closed_book_rows_have_neither_history_nor_passage():
     steps = [QUIET, *STEPS[1:3], QUIET.model_copy(update={"id": "optics_9", "step_number": 9, "narration": ["N9."]})]
     rows = training_samples(steps, PROMPTS, FOUND, "narration", closed_book=1.0, **LIMITS)

@@ -23,6 +23,7 @@ def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     weights = Whisper(dims).state_dict()
     [gas] = get_tokenizer(True).encode(" gas")
+    weights["decoder.positional_embedding"].zero_()  # the class leaves it as the memory was, which may be NaN
     weights["decoder.ln.weight"].zero_()
     weights["decoder.ln.bias"].copy_(torch.eye(32)[0])
     weights["decoder.token_embedding.weight"][:, 0] = 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from expstar_utils.datasets import Case
 from expstar_utils.files import read_json, read_jsonl, write_json
@@ -107,6 +110,26 @@ def test_exit_status_of_01_tells_of_errors_and_not_of_notes(raw, tmp_path):
 def test_captions_come_first_and_choices_last(chain):
     weights = [(chain / "4_sft" / stage / "adapter/adapter_model.safetensors").read_bytes() for stage in ("captions", "rows", "")]
     assert len(set(weights)) == 3
+
+
+def test_04a_goes_on_from_an_adapter_and_skips_what_the_profile_leaves_out(chain, tmp_path):
+    run, start = tmp_path / "run", chain / "4_sft" / "captions" / "adapter"
+    for earlier in ("2_datasets", "3_index", "3_retrieval"):
+        shutil.copytree(chain / earlier, run / earlier)
+    profile = tmp_path / "further.yaml"
+    def weights(folder: Path, **stages) -> dict[str, torch.Tensor]:
+        further = load_profile("tiny", caption_epochs=0, sft_epochs=0, **stages)
+        profile.write_text(yaml.safe_dump(further.model_dump(mode="json")), encoding="utf8")
+        execute("04a_train_sft", tmp_path, profile=str(profile), run_dir=str(run), data_root=str(chain.parent / "mini"),
+                start=str(start), smoke=True)
+        return load_file(folder / "adapter" / "adapter_model.safetensors")
+    before = load_file(start / "adapter_model.safetensors")
+    kept = weights(run / "4_sft", choice_rounds=0)
+    assert all(torch.equal(kept[name], tensor) for name, tensor in before.items())
+    further = weights(run / "4_sft", choice_rounds=1)
+    assert further.keys() == before.keys()
+    assert any(not torch.equal(further[name], tensor) for name, tensor in before.items())
+    assert {path.name for path in (run / "4_sft").iterdir() if path.is_dir()} == {"adapter", "checkpoints"}
 
 
 def test_training_rows_hold_their_passages(chain):

@@ -98,9 +98,12 @@ def test_loss_and_gradients_are_those_of_the_unpacked_rows(base, root, tmp_path,
         assert (a - b).norm() < 1e-4 * a.norm()
 
 
-def test_accumulated_packed_rows_weigh_as_one_batch(base, root, tmp_path, monkeypatch):
-    _, whole = gradients(base, root, tmp_path / "whole", ragged(), monkeypatch, packed=True)
-    _, parts = gradients(base, root, tmp_path / "parts", ragged(), monkeypatch, packed=True, batch_size=1, accumulation=4)
+@pytest.mark.parametrize("packed", [True, False])
+def test_accumulated_rows_weigh_as_one_batch(base, root, tmp_path, monkeypatch, packed):
+    loss, whole = gradients(base, root, tmp_path / "whole", ragged(), monkeypatch, packed=packed)
+    parted, parts = gradients(base, root, tmp_path / "parts", ragged(), monkeypatch, packed=packed, batch_size=1,
+                              accumulation=4 if packed else 9)
+    assert parted == pytest.approx(loss, rel=1e-4)
     assert (whole[0] - parts[0]).norm() < 1e-4 * whole[0].norm()
 
 

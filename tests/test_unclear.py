@@ -38,7 +38,8 @@ def made(tmp_path_factory):
         return RetrievalResult.model_validate(row)
     results = {case.id: found(case, own) for case, own in zip(cases, OWN, strict=False)}
     def rows(**more):
-        return unclear.unclear_samples(root, cases, results, load_prompts(), **{"count": 60, "sisters": 2, "seed": 3} | more)
+        return unclear.unclear_samples(root, cases, results, [*OWN, *GENERAL, *CARDS], load_prompts(),
+                                       **{"count": 60, "sisters": 2, "seed": 3} | more)
     return root, rows
 
 
@@ -108,4 +109,4 @@ def test_held_out_passages_are_never_trained_and_make_the_check(made):
 def test_same_seed_same_rows_and_without_films_there_are_none(made, tmp_path):
     _, rows = made
     assert rows() == rows() != rows(seed=4)
-    assert unclear.unclear_samples(tmp_path, [case_of(0)], {}, load_prompts(), count=5, sisters=2) == []
+    assert unclear.unclear_samples(tmp_path, [case_of(0)], {}, GENERAL, load_prompts(), count=5, sisters=2) == []

@@ -21,6 +21,8 @@ from tqdm import tqdm
 
 from expstar_utils.files import write_json, write_jsonl
 from expstar_utils.mini.family import PLACEHOLDER, Family, Step, Variant, load_families, load_family, placeholders
+from expstar_utils.mini.mixed import FOLDER as MIXED
+from expstar_utils.mini.mixed import MIXES, mixes, silent
 from expstar_utils.mini.render import take_clips, write_video
 from expstar_utils.mini.unclear import FILMS, write_films
 from expstar_utils.records import SUBJECTS, Pair, format_time
@@ -65,10 +67,20 @@ def plan(families: list[Family], seed: int = 42, small: bool = False) -> list[Ta
         if small:
             held_out = [next(w for w in wanted if w[1] == split) for split in ("val", "test", "test_unseen")]
             wanted = [*((v, "train") for v in seen[:2]), *held_out]
-        title = family.title.en.replace(" ", "_").replace("/", "-")
-        takes += [Take(family, variant, split, seed * 100_000 + number * 1000 + i, f"{i + 1:02d}-{title}")
-                  for i, (variant, split) in enumerate(wanted)]
+        takes += _takes(family, wanted, seed * 100_000 + number * 1000)
     return takes
+
+
+def plan_mixed(families: list[Family], seed: int = 42, count: int = MIXES) -> list[Take]:
+    """Takes of mixed experiments, at most `count` a family; see `mixed`."""
+    return [take for family in families
+            for take in _takes(silent(family), [(v, "mixed") for v in mixes(family, count, seed)],
+                               seed * 100_000 + SUBJECTS.index(family.subject) * 1000 + 500)]
+
+
+def _takes(family: Family, wanted: list[tuple[Variant, str]], seed: int) -> list[Take]:
+    title = family.title.en.replace(" ", "_").replace("/", "-")
+    return [Take(family, variant, split, seed + i, f"{i + 1:02d}-{title}") for i, (variant, split) in enumerate(wanted)]
 
 
 def fill(lines: list[str], words: dict[str, str]) -> list[str]:
@@ -163,6 +175,7 @@ def build(out: Path, seed: int = 42, workers: int = 2, subjects: list[str] | Non
     families = [load_family(SPECS / f"{s}.yaml") for s in sorted(subjects)] if subjects else load_families(SPECS)
     takes = plan(families, seed, small)
     jobs = [(take, Path(out)) for take in takes]
+    jobs += [(take, Path(out) / MIXED) for take in plan_mixed(families, seed, 1 if small else MIXES)]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         digests = list(tqdm(pool.imap(film, jobs, chunksize=4), total=len(jobs), desc="mini", unit="experiment"))
     write_films(out, families, seed, 3 if small else FILMS)

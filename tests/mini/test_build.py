@@ -15,6 +15,7 @@ from expstar_utils.media import probe, sample_frames
 from expstar_utils.mini import build as mini
 from expstar_utils.mini.canvas import Canvas
 from expstar_utils.mini.family import load_families
+from expstar_utils.mini.mixed import mixes, silent
 from expstar_utils.mini.render import draw_scene, step_frames
 from expstar_utils.records import DISCIPLINES, SUBJECTS
 
@@ -51,6 +52,31 @@ def test_splits_share_no_take_and_unseen_variants_only_one_split(families):
         assert (take.split == "test_unseen") == (take.variant.split == "unseen")
     per_split = Counter((t.split, t.family.subject) for t in takes)
     assert all(per_split[split, subject] >= 2 for split in ("train", "val", "test", "test_unseen") for subject in SUBJECTS)
+
+
+def test_a_mix_is_no_variant_and_says_what_its_film_shows(families):
+    for family in families:
+        found = mixes(family)
+        seen = [tuple(sorted(v.see.items())) for v in [*family.variants, *found]]
+        assert len(set(seen)) == len(seen)
+        assert [v.see for v in found] == [v.see for v in mixes(family)]
+        for variant in found:
+            assert set(variant.see) == set(family.attributes)
+            assert all(value in family.attributes[name].values for name, value in variant.see.items())
+    assert sum(len(mixes(family)) >= 10 for family in families) >= 18, "where a family has all its combinations there is none"
+    assert len(mixes(families[3], count=4)) == 4
+    assert mixes(families[3], seed=1) != mixes(families[3])
+
+
+def test_mixed_takes_have_narrations_alone_and_their_own_seeds(families, built):
+    takes, mixed = mini.plan(families), mini.plan_mixed(families)
+    assert len({t.seed for t in [*takes, *mixed]}) == len(takes) + len(mixed)
+    assert not any(step.gold or step.principle.en or step.safety.zh for t in mixed for step in t.family.steps)
+    assert families[0].steps != silent(families[0]).steps
+    [folder] = (built / "mixed" / "pairs" / "chemistry").iterdir()
+    [take] = mini.plan_mixed([f for f in families if f.subject == "chemistry"], count=1)
+    spoken = " ".join(line for case in load_cases(folder.parent.parent) for line in case.narration).lower()
+    assert all(take.family.attributes[name].values[value].en.lower() in spoken for name, value in take.variant.see.items())
 
 
 def test_one_seed_gives_the_same_bytes_and_another_does_not(built, tmp_path):

@@ -1,0 +1,34 @@
+"""Experiments that no family knows: its visible values in new combinations, for a model that should look before it speaks.
+
+A family has a dozen variants, so that one value often tells the others, and a model that has learned the variants by heart is
+pulled toward them when it sees a new one. In a mixed take every value is drawn on its own. What is seen is true of the film; what
+it would mean is not known, so these takes have a narration and no notes. Unseen variants are no mix: they stay unseen.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from expstar_utils.mini.family import Family, Lines, Variant
+
+FOLDER, MIXES = "mixed", 16
+
+
+def silent(family: Family) -> Family:
+    """The family with nothing but narration in its steps."""
+    bare = {"principle": Lines(), "safety": Lines(), "gold": []}
+    return family.model_copy(update={"steps": [step.model_copy(update=bare) for step in family.steps]})
+
+
+def mixes(family: Family, count: int = MIXES, seed: int = 42) -> list[Variant]:
+    """At most `count` combinations of the family's visible values that none of its variants has, each once."""
+    names = sorted(family.attributes)
+    taken = {tuple(v.see[name] for name in names) for v in family.variants}
+    values = [sorted(family.attributes[name].values) for name in names]
+    free = [combination for combination in itertools.product(*values) if combination not in taken]
+    drawn = np.random.default_rng([seed, len(free)]).permutation(len(free))[:count]
+    model = family.variants[0]
+    return [model.model_copy(update={"id": f"mix-{number}", "see": dict(zip(names, free[i], strict=True)), "cas": []})
+            for number, i in enumerate(drawn, 1)]
