@@ -52,7 +52,8 @@ def main() -> None:
     given = parser.parse_args()
     say = (lambda _: None) if given.json else print
     video = given.video or long_video()
-    starts = np.linspace(0.5, probe(video).duration_s - LENGTH_S - 0.5, COUNT).round(2)
+    info = probe(video)
+    starts = np.round(np.linspace(0.5, info.duration_s - LENGTH_S - 0.5, COUNT) * info.fps) / info.fps  # where a frame begins
     with tempfile.TemporaryDirectory() as folder:
         named = {side: [Clip(float(s), float(s) + LENGTH_S, Path(folder) / f"{side}-{i}.mp4") for i, s in enumerate(starts)]
                  for side in ("ours", "theirs")}
