@@ -45,20 +45,22 @@ def card(records: dict[str, dict], size_bytes: int) -> str:
     """
     sft, index, results = records["4_sft"], records["3_index"], records["6_metrics"]["metrics"]["reports"]
     names, further = list(next(iter(results.values()))), sft["parameters"].get("start")
-    went_on = ["| went on from | weights shipped earlier; `LOG.md` tells the runs |"] if further else []
+    command = "`make reproduce`"
+    if further:
+        command = "`04a_train_sft` with `start`, from weights shipped earlier (`LOG.md` tells the runs)"
     rows = [f"| {run} | " + " | ".join(_number(v[name]) for name in names) + " |" for run, v in sorted(results.items())]
     return "\n".join([
         "# ExpStar-Tiny", "",
         f"SmolVLM put together from {TINY_TEXT} (Apache-2.0) and our own vision tower; tower, connector and LoRA adapter are",
         f"here, {size_bytes / 1e6:.1f} MB. Trained on ExpInstruct-Mini alone, by the notebooks of this repository (MIT).", "",
         "| | |", "|---|---|",
-        "| command | `make reproduce`, then `make ship` |", *went_on,
+        f"| command | {command}, then `make ship` |",
         f"| seed | {sft['parameters']['seed']} |",
         f"| code | {sft['git_sha']} |",
         f"| training rows | {sft['metrics']['rows']}, sha256 {sft['metrics']['data_sha256'][:16]} |",
         f"| knowledge base | {index['metrics']['passages']} passages, sha256 {index['metrics']['content_sha256'][:16]} |",
         f"| minutes | tower and index {index['total_s'] / 60:.0f}, SFT {sft['total_s'] / 60:.0f}"
-        f"{' in this last run' if further else ''} (2 CPU cores) |",
+        f"{' since those' if further else ''} (2 CPU cores) |",
         f"| torch, transformers, trl, peft | {', '.join(sft['packages'][p] for p in ('torch', 'transformers', 'trl', 'peft'))} |",
         "", "Measured by notebook 06; a run's name says split, history, use of the knowledge base, and blanked frames.",
         "", "| run | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|", *rows, "",

@@ -38,7 +38,7 @@ class Profile(BaseModel):
     caption_prompted: float = Field(0.0, ge=0, le=1)
     caption_plain: float = Field(1.0, ge=0, le=1)
     telling_weight: float = Field(1.0, gt=0)
-    sft_epochs: float = Field(ge=0)
+    sft_epochs: float = Field(gt=0)
     sft_lr: float = Field(gt=0)
     warmup: float = Field(ge=0)
     choice_rounds: int = Field(0, ge=0)

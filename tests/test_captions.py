@@ -76,18 +76,16 @@ def test_every_step_gets_a_row_and_a_mix_asks_where_its_title_does():
 
 
 def test_what_was_told_before_stands_before_it_and_what_is_seen_may_stand_behind_anything():
-    whole = experiments()
-    whole = [c.model_copy(update={"step_number": 4, "narration": [f"Now {c.narration[0].split()[-1]} smoke."], "id": c.id + "4"})
-             if c.step_number == 3 else c for c in whole]
-    fresh = [c.model_copy(update={"narration": [f"Smoke of {c.experiment}."]}) if c.step_number == 4 else c for c in whole]
+    steps = [c if c.step_number != 3 else c.model_copy(update={"step_number": 4, "narration": [f"Smoke of {c.experiment}."]})
+             for c in experiments()]
     kinds = set()
     for seed in range(20):
-        for row in captions.caption_samples(fresh, [], load_prompts(), "narration", prompted=1.0, seed=seed):
+        for row in captions.caption_samples(steps, [], load_prompts(), "narration", prompted=1.0, seed=seed):
             own = COLOURS[int(row.id.split("_")[1])]
             told = {colour for colour in COLOURS if f"turns {colour}" in row.messages[1].content}
             if row.id.split("_")[2] == "2":
                 assert told == {own}
-            elif row.id.endswith("4"):
+            elif row.id.split("_")[2] == "3":
                 kinds.add("none" if not told else "own" if told == {own} else "other")
     assert kinds == {"none", "own", "other"}
 

@@ -27,11 +27,11 @@ def test_card_says_what_made_the_weights(run, tmp_path):
     card = (folder / "README.md").read_text(encoding="utf8")
     for said in ("| seed | 7 |", "abc123", "11, sha256 dddddddddddddddd", "496 passages", "SFT 60", "| 210 | 0.713 |"):
         assert said in card
-    assert "went on" not in card
+    assert "| `make reproduce`, then `make ship` |" in card
     write_json(run / "4_sft/metrics.json", SFT | {"parameters": {"seed": 7, "start": "weights"}})
     further = (ship(run, tmp_path / "shipped") / "README.md").read_text(encoding="utf8")
-    assert "| went on from | weights shipped earlier" in further
-    assert "SFT 60 in this last run" in further
+    assert "| `04a_train_sft` with `start`, from weights shipped earlier" in further
+    assert "SFT 60 since those" in further
     assert (folder / "adapter" / "adapter_model.safetensors").read_bytes().endswith(b"adapter_model.safetensors")
     assert (folder / "tower.safetensors").is_file()
 

@@ -198,10 +198,10 @@ def test_the_loss_sees_frames_and_token_types(loaded, root):
     """Guards the test above: with another clip's frames, or without token types, the loss is another one."""
     model, processor, found = loaded
     profile = load_profile("tiny", max_frames_sft=5, frame_size=(56, 56))
-    samples = [rows("long.mp4")["placeholder"], rows("short.mp4")["placeholder"]]
+    samples = [rows(clip)["no retrieval"] for clip in ("long.mp4", "short.mp4")]
     collator = VideoCollator(processor, samples, root, profile, found.turn_end)
     first, second = collator([{"row": 0}]), collator([{"row": 1}])
     true = loss(model, first)
-    assert not torch.allclose(true, loss(model, first | {found.pixels_key: second[found.pixels_key]}), rtol=1e-4)
+    assert not torch.allclose(true, loss(model, first | {found.pixels_key: second[found.pixels_key]}), rtol=1e-3)
     if "mm_token_type_ids" in first:
-        assert not torch.allclose(true, loss(model, {k: v for k, v in first.items() if k != "mm_token_type_ids"}), rtol=1e-4)
+        assert not torch.allclose(true, loss(model, {k: v for k, v in first.items() if k != "mm_token_type_ids"}), rtol=1e-3)

@@ -112,16 +112,16 @@ def test_captions_come_first_and_choices_last(chain):
     assert len(set(weights)) == 3
 
 
-def test_04a_goes_on_from_an_adapter_and_skips_what_the_profile_leaves_out(chain, tmp_path):
+def test_04a_goes_on_from_an_adapter_and_skips_what_it_is_told_to(chain, tmp_path):
     run, start = tmp_path / "run", chain / "4_sft" / "captions" / "adapter"
     for earlier in ("2_datasets", "3_index", "3_retrieval"):
         shutil.copytree(chain / earlier, run / earlier)
     profile = tmp_path / "further.yaml"
     def weights(folder: Path, **stages) -> dict[str, torch.Tensor]:
-        further = load_profile("tiny", caption_epochs=0, sft_epochs=0, **stages)
+        further = load_profile("tiny", caption_epochs=0, **stages)
         profile.write_text(yaml.safe_dump(further.model_dump(mode="json")), encoding="utf8")
         execute("04a_train_sft", tmp_path, profile=str(profile), run_dir=str(run), data_root=str(chain.parent / "mini"),
-                start=str(start), smoke=True)
+                start=str(start), skip_rows=True, smoke=True)
         return load_file(folder / "adapter" / "adapter_model.safetensors")
     before = load_file(start / "adapter_model.safetensors")
     kept = weights(run / "4_sft", choice_rounds=0)

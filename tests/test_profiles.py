@@ -55,7 +55,7 @@ def test_unknown_key_is_named(key, changed):
 
 @pytest.mark.parametrize(("key", "value"), [
     ("fps", 0), ("fps", -1.0), ("max_frames_sft", 0), ("max_frames_infer", 0), ("max_length", 3), ("batch_size", 0),
-    ("batch_size", 1.5), ("accumulation", 0), ("sft_epochs", -1), ("sft_lr", 0), ("sft_lr", "fast"), ("warmup", -0.1),
+    ("batch_size", 1.5), ("accumulation", 0), ("sft_epochs", 0), ("sft_lr", 0), ("sft_lr", "fast"), ("warmup", -0.1),
     ("lora_r", 0), ("passages", 0), ("max_new_tokens", 0), ("max_relevant", -1), ("max_irrelevant", -1), ("text_weight", -0.1),
     ("video_weight", -1), ("dtype", "int4"), ("history", "none"), ("frame_size", [128])])
 def test_value_out_of_range_is_named_with_its_key(key, value, changed):
