@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from expstar_utils.media import probe
+from expstar_utils.media import probe, video_stream
 from expstar_utils.records import RawStep, Subtitle, format_time
 from expstar_utils.speech import SENTENCE_END
 
@@ -79,7 +79,7 @@ def _thumbnails(path: Path) -> Iterator[tuple[float, np.ndarray]]:
     """(seconds, uint8 [height, width, 3]) every SAMPLE_S; a damaged tail ends them quietly."""
     last_s = -math.inf
     with av.open(str(path)) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container)
         stream.thread_type = "AUTO"
         try:
             for frame in container.decode(stream):

@@ -244,8 +244,7 @@ class _Cutter:
     def _read(self, indices: list[int]) -> Iterator[av.Packet]:
         """Packets of the streams from the key frame before the clip until all of them have passed its end."""
         self.source.seek(self.seek_to, stream=self.stream, backward=True)
-        streams = [self.source.streams[i] for i in indices]
-        base, passed = self.stream.time_base, set()
+        streams, base, passed = [self.source.streams[i] for i in indices], self.stream.time_base, set()
         for packet in self.source.demux(streams):
             if packet.pts is None or packet.dts is None or not packet.size:
                 continue
@@ -266,6 +265,7 @@ def encode_whole(source: av.container.InputContainer, clip: Clip, path: Path) ->
         track = out.add_stream("libx264", rate=stream.average_rate or Fraction(25), options=ENCODER)
         track.width, track.height, track.pix_fmt = context.width // 2 * 2, context.height // 2 * 2, "yuv420p"
         track.codec_context.time_base = base
+        track.set_display_rotation(probe(Path(source.name)).rotation)
         sounds = {s.index: out.add_stream("aac", rate=s.rate, layout=LAYOUTS.get(s.codec_context.channels, s.layout.name))
                   for s in source.streams.audio}
         out.start_encoding()

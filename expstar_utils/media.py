@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +22,10 @@ PICTURE_FORMATS = ("image2", "png_pipe", "jpeg_pipe", "gif", "bmp_pipe", "webp_p
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds. duration_s > 0, fps frames a second, size in pixels."""
+    """What a video file holds. duration_s > 0, fps frames a second, size in pixels as it is shown.
+
+    rotation: degrees counter-clockwise by which a player turns the pictures (phones film sideways and say so): 0, 90, 180, 270.
+    """
 
     path: Path
     duration_s: float
@@ -29,6 +33,7 @@ class VideoInfo:
     width_px: int
     height_px: int
     has_audio: bool
+    rotation: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,9 @@ def _probe(path: Path, mtime_ns: int | None, size_bytes: int | None) -> VideoInf
         if stream.duration and not _end_is_there(container, stream):
             raise ExpStarError(f"{path}: the end of the video is missing, expected all of its {duration:.1f} s; copy or "
                                "download it again")
-        return VideoInfo(Path(path), max(duration, 1 / fps), fps, first.width, first.height, bool(container.streams.audio))
+        turns = _turns(first)
+        width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
+        return VideoInfo(Path(path), max(duration, 1 / fps), fps, width, height, bool(container.streams.audio), 90 * turns)
 
 
 def _end_is_there(container: av.container.InputContainer, stream: av.VideoStream) -> bool:
@@ -168,34 +175,48 @@ def sample_frames(path: Path, start_s: float = 0.0, end_s: float | None = None, 
     end_s = info.duration_s if end_s is None else min(end_s, info.duration_s + 1.0)
     check_span(info, start_s, end_s)
     wanted = sample_times(start_s, end_s, fps, max_frames)
-    chosen = _last_at_or_before(path, start_s, wanted)
     height, width = size_px or (info.height_px, info.width_px)
-    pixels = np.empty((len(chosen), height, width, 3), np.uint8)
-    for place, (_, frame) in enumerate(chosen):
-        pixels[place] = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray()
-    times = np.array([t for t, _ in chosen])
+    pixels, times = np.empty((len(wanted), height, width, 3), np.uint8), np.empty(len(wanted))
+    for place, time_s, frame in _last_at_or_before(path, start_s, wanted):  # put down as they come: a long film's do not pile up
+        pixels[place], times[place] = _upright(frame, height, width), time_s
     return Frames(pixels, times, np.round(times * info.fps).astype(int), float(start_s), float(end_s))
 
 
-def _last_at_or_before(path: Path, start_s: float, wanted: np.ndarray) -> list[tuple[float, av.VideoFrame]]:
-    """(time, frame) for each wanted time, in one pass from the key frame before `start_s`."""
-    if skipping := _without_the_rest(path, start_s, wanted):
-        return skipping
-    chosen: list[tuple[float, av.VideoFrame]] = []
-    before: tuple[float, av.VideoFrame] | None = None
+def _turns(frame: av.VideoFrame) -> int:
+    """Quarter turns counter-clockwise that a frame needs before it is shown, 0 to 3."""
+    return round(frame.rotation / 90) % 4
+
+
+def _upright(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
+    """A frame as it is shown, scaled: uint8 [height, width, 3], RGB."""
+    turns = _turns(frame)
+    if turns % 2:
+        height, width = width, height
+    return np.rot90(frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray(), turns)
+
+
+def _last_at_or_before(path: Path, start_s: float, wanted: np.ndarray) -> Iterator[tuple[int, float, av.VideoFrame]]:
+    """(place, time, frame) for each wanted time, in one pass from the key frame before `start_s`.
+
+    Every place comes; one that comes twice holds what came last.
+    """
+    if (yield from _without_the_rest(path, start_s, wanted)):
+        return
+    place, before = 0, None
     for time_s, frame in _decode_from(path, start_s):
-        while len(chosen) < len(wanted) and time_s > wanted[len(chosen)] + 1e-6:
-            chosen.append(before or (time_s, frame))
-        if len(chosen) == len(wanted):
-            return chosen
-        before = (time_s, frame)
+        while place < len(wanted) and time_s > wanted[place] + 1e-6:
+            yield place, *(before or (time_s, frame))
+            place += 1
+        if place == len(wanted):
+            return
+        before = time_s, frame
     if before is None:
         raise ExpStarError(f"{path}: no frame could be decoded after {start_s:g} s, expected some; copy the file again")
-    return chosen + [before] * (len(wanted) - len(chosen))
+    yield from ((rest, *before) for rest in range(place, len(wanted)))
 
 
-def _without_the_rest(path: Path, start_s: float, wanted: np.ndarray) -> list[tuple[float, av.VideoFrame]]:
-    """The same, without decoding pictures that are neither wanted nor needed by others; empty where that cannot be had.
+def _without_the_rest(path: Path, start_s: float, wanted: np.ndarray) -> Generator[tuple[int, float, av.VideoFrame], None, bool]:
+    """The same, without decoding pictures that are neither wanted nor needed by others; returns whether all of them came.
 
     The packets' times say beforehand which pictures are wanted. Then the decoder is told with every packet whether it may leave
     the picture out if no other refers to it: a third to a half of a film with B-frames.
@@ -203,22 +224,27 @@ def _without_the_rest(path: Path, start_s: float, wanted: np.ndarray) -> list[tu
     with _open(path) as container:
         stream = video_stream(container)
         if stream.codec_context.name not in SKIPPABLE:
-            return []
+            return False
         stream.thread_type = "SLICE"  # threads by frame cost more than they gain where frames are left out
+        origin, step_s = stream.start_time or 0, float(stream.time_base)
         pts = _pictures_until(container, stream, start_s, float(wanted[-1]))
-        times = (pts - (stream.start_time or 0)) * float(stream.time_base)
+        times = (pts - origin) * step_s
         if len(times) < SPARSE * len(wanted) or times[0] > start_s + 1e-6:
-            return []
-        shown = pts[np.maximum(np.searchsorted(times, wanted + 1e-6, side="right") - 1, 0)].tolist()
-        needed, found = set(shown), {}
+            return False
+        places = defaultdict(list)
+        for place, shown in enumerate(np.maximum(np.searchsorted(times, wanted + 1e-6, side="right") - 1, 0)):
+            places[int(pts[shown])].append(place)
         with suppress(av.FFmpegError):
+            missing = set(places)
             _seek(container, stream, start_s)
             for packet in container.demux(stream):
-                stream.codec_context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in needed else "NONREF"
-                found |= {frame.pts: frame for frame in packet.decode() if frame.pts in needed}
-                if len(found) == len(needed):
-                    return [(float((at - (stream.start_time or 0)) * stream.time_base), found[at]) for at in shown]
-    return []
+                stream.codec_context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in places else "NONREF"
+                for frame in (f for f in packet.decode() if f.pts in missing):
+                    yield from ((place, (frame.pts - origin) * step_s, frame) for place in places[frame.pts])
+                    missing.remove(frame.pts)
+                if not missing:
+                    return True
+    return False
 
 
 def _pictures_until(container: av.container.InputContainer, stream: av.VideoStream, start_s: float, end_s: float) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from expstar_utils.listening import SAMPLE_RATE_HZ, Whisper, Word, load, spans
-from expstar_utils.media import probe
+from expstar_utils.media import probe, video_stream
 from expstar_utils.records import AsrFile, ExpStarError, Subtitle, format_time
 
 # Whisper writes the words it has just read: without these it hears 储气瓶 (gas holder) as everyday homophones.
@@ -133,7 +133,7 @@ def _decode(path: Path) -> np.ndarray:
 def _delay_s(path: Path) -> float:
     """Seconds by which the sound track starts after the pictures; 0 in most files."""
     with av.open(str(path)) as container:
-        sound, pictures = container.streams.audio[0], container.streams.video[0]
+        sound, pictures = container.streams.audio[0], video_stream(container)
         return float((sound.start_time or 0) * sound.time_base - (pictures.start_time or 0) * pictures.time_base)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from expstar_utils import cutting
 from expstar_utils.cutting import Clip, both_headers, cut_clips, units
+from expstar_utils.media import probe
 from expstar_utils.records import ExpStarError
 
 BITS, CELL, RATE, CLICK_S = 8, 16, 25, 0.5
@@ -34,12 +35,14 @@ def clicks(count, rate=48000):
     return sound
 
 
-def film(path, codec="libx264", frames=100, pix_fmt="yuv420p", options=None, sounds=("aac",), size=(BITS * CELL, 48), times=None):
+def film(path, codec="libx264", frames=100, pix_fmt="yuv420p", options=None, sounds=("aac",), size=(BITS * CELL, 48), times=None,
+         turned=0):
     """A video with numbered pictures, and a click every half second."""
     with av.open(str(path), "w") as out:
         track = out.add_stream(codec, rate=RATE, options=CLOSED if codec == "libx264" and options is None else options or {})
         track.width, track.height, track.pix_fmt = *size, pix_fmt
         track.codec_context.time_base = Fraction(1, 1000)
+        track.set_display_rotation(turned)
         tracks = [out.add_stream(name, rate=48000, layout="mono") for name in sounds]
         for i in range(frames):
             frame = av.VideoFrame.from_ndarray(picture(i, *size), format="rgb24").reformat(format=pix_fmt)
@@ -133,6 +136,17 @@ def test_wherever_a_clip_ends_few_frames_are_encoded_for_its_end(tmp_path, bf):
         encoded.append((stop - groups.copied_to(key, stop)) // frame)
     assert max(encoded) <= 2 * bf
     assert (max(encoded) > 0) == (bf > 0)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_a_film_held_sideways_stays_so(tmp_path, codec):
+    source = film(tmp_path / "phone.mp4", codec, turned=-90)
+    [reason] = cut_clips(source, [Clip(0.52, 3.33, tmp_path / "clip.mp4")])
+    assert bool(reason) == (codec == "mpeg4")
+    assert check(source, 0.52, 3.33, tmp_path / "clip.mp4")
+    before, after = probe(source), probe(tmp_path / "clip.mp4")
+    assert (before.rotation, before.width_px, before.height_px) == (270, 48, BITS * CELL)
+    assert (after.rotation, after.width_px, after.height_px) == (270, 48, BITS * CELL)
 
 
 def test_several_clips_of_one_video(groups, tmp_path):

@@ -38,12 +38,18 @@ def numbers(pixels: np.ndarray) -> list[int]:
 
 
 def write_video(path: Path, times_ms: list[int], *, codec: str = "libx264", size: tuple[int, int] = (96, 64), rate: int = 10,
-                audio: bool = False, b_frames: int = 2, container: dict | None = None, fmt: str | None = None) -> Path:
-    """A video whose frame n shows n at times_ms[n]; a key frame every 7 frames."""
+                audio: bool = False, b_frames: int = 2, container: dict | None = None, fmt: str | None = None,
+                pix_fmt: str = "yuv420p", turns: int = 0) -> Path:
+    """A video whose frame n shows n at times_ms[n]; a key frame every 7 frames.
+
+    turns: quarter turns that a player makes counter-clockwise; the file holds the pictures turned the other way.
+    """
     with av.open(str(path), "w", format=fmt, options=container or {}) as out:
         stream = out.add_stream(codec, rate=rate)
-        stream.width, stream.height = size
-        stream.pix_fmt = "yuv420p" if size[0] % 2 == 0 else "yuv444p"
+        stream.width, stream.height = size[::-1] if turns % 2 else size
+        stream.pix_fmt = pix_fmt
+        if turns:
+            stream.set_display_rotation(90 * turns)
         steady = all(t * rate == 1000 * i for i, t in enumerate(times_ms))
         base = Fraction(1, rate) if steady else Fraction(1, 1000)
         stream.codec_context.time_base = base
@@ -52,7 +58,8 @@ def write_video(path: Path, times_ms: list[int], *, codec: str = "libx264", size
             stream.codec_context.max_b_frames = b_frames
         sound = out.add_stream("aac", rate=16000) if audio else None
         for i, t in enumerate(times_ms):
-            frame = av.VideoFrame.from_ndarray(picture(i, *size), format="rgb24")
+            held = np.ascontiguousarray(np.rot90(picture(i, *size), -turns))
+            frame = av.VideoFrame.from_ndarray(held, format="rgb24")
             frame.time_base, frame.pts = base, int(Fraction(t, 1000) / base)
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
@@ -72,7 +79,8 @@ def write_sound(out: av.container.OutputContainer, stream: av.AudioStream, secon
 def decode_all(path: Path) -> list[tuple[float, int]]:
     """(seconds from the first frame, number) of every frame, without any seeking."""
     with av.open(str(path)) as container:
-        frames = [(frame.time, numbers(frame.to_ndarray(format="rgb24")[None])[0]) for frame in container.decode(video=0)]
+        frames = [(frame.time, numbers(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)[None])[0])
+                  for frame in container.decode(video=0)]
     return [(time - frames[0][0], number) for time, number in frames]
 
 
@@ -97,9 +105,16 @@ VIDEOS = {
     "recording.webm": {"times_ms": steady(30), "codec": "libvpx", "container": {"live": "1"}, "fmt": "webm"},
     "camera.ts": {"times_ms": steady(40)},
     "fragments.mp4": {"times_ms": steady(30), "container": {"movflags": "frag_keyframe+empty_moov"}},
-    "odd_size.mkv": {"times_ms": steady(30), "codec": "ffv1", "size": (97, 65)},
+    "odd_size.mkv": {"times_ms": steady(30), "codec": "ffv1", "size": (97, 65), "pix_fmt": "yuv444p"},
     "old.avi": {"times_ms": steady(30), "codec": "mpeg4"},
     "fast.mp4": {"times_ms": steady(100, 50), "rate": 50},
+    "phone.mp4": {"times_ms": steady(40), "turns": 3},
+    "left.mp4": {"times_ms": steady(30), "turns": 1, "codec": "mpeg4"},
+    "head_down.mp4": {"times_ms": steady(30), "turns": 2},
+    "ten_bit.mp4": {"times_ms": steady(30), "pix_fmt": "yuv420p10le"},
+    "hevc.mp4": {"times_ms": steady(40), "codec": "libx265"},
+    "vp9.webm": {"times_ms": steady(30), "codec": "libvpx-vp9"},
+    "av1.mkv": {"times_ms": steady(30), "codec": "libsvtav1"},
     "one.mp4": {"times_ms": [0]},
 }
 
