@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +11,9 @@ import pandas as pd
 
 from expstar_utils.datasets import Case
 from expstar_utils.files import inside
+from expstar_utils.passages import length
 from expstar_utils.records import DISCIPLINES, Problem, Sample
 
-WORD = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+")
 DISCIPLINE = {subject: name for name, subjects in DISCIPLINES.items() for subject in subjects}
 
 
@@ -104,11 +103,6 @@ def merge(parts: Mapping[str, Sequence[Sample]]) -> tuple[list[Sample], list[Pro
             problems.append(Problem(file=name, field=row.id, found=f"the id of another clip in {first}",
                                     expected="an id of its own", todo="build one of them again with another `first_id`"))
     return [row for _, row in rows.values()], problems
-
-
-def length(lines: Iterable[str]) -> int:
-    """Words of a text; every Chinese character counts as one."""
-    return sum(len(WORD.findall(line)) for line in lines)
 
 
 def table_of(cases: Iterable[Case]) -> pd.DataFrame:

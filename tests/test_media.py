@@ -234,6 +234,14 @@ def test_sample_times_are_increasing_inside_the_clip_and_not_too_many(start_s, l
     assert np.all(np.diff(times) > 0)
 
 
+def test_three_hours_are_sampled_like_three_seconds(tmp_path):
+    path = write_video(tmp_path / "lesson.mp4", [54_000 * n for n in range(200)])
+    assert probe(path).duration_s == pytest.approx(3 * 3600, abs=60)
+    for start_s, end_s in ((0.0, 10_700.0), (10_000.0, 10_600.5), (10_746.0, 10_746.05)):
+        frames = sample_frames(path, start_s, end_s, fps=0.5, max_frames=40)
+        assert numbers(frames.pixels) == [number for _, number in expected(path, start_s, end_s, 0.5, 40)]
+
+
 @pytest.mark.parametrize("size_px", [(32, 48), (64, 96), (33, 57), (128, 192)])
 def test_size_is_height_and_width_asked_for(size_px, videos):
     frames = sample_frames(videos["odd_size.mkv"], fps=2, size_px=size_px)
