@@ -28,14 +28,15 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"media", "prompts", "profiles", "weights", "runlog"},
     {"clips", "mini", "pairs", "cutting", "datasets", "encoding", "models", "miniatures", "knowledge", "retrieval", "decoding",
      "listening", "speech", "annotate", "annotators", "completion",
-     "packing", "siblings", "augmentation", "passages", "sources", "shards"},
-    {"attention", "batches", "captions", "choices", "unclear"},
+     "packing", "siblings", "augmentation", "passages", "sources", "shards", "nearest"},
+    {"attention", "batches", "captions", "choices", "unclear", "viclip", "encoders"},
     {"corpus", "tabular", "tower_training", "connector_training", "training", "inference", "rewards", "metrics"},
     {"export", "figures", "widgets", "card"},
     {"quickstart"},
 )
-IMPORT_NAMES = {"beautifulsoup4": "bs4", "faiss-cpu": "faiss", "markdown-it-py": "markdown_it", "openai-whisper": "whisper",
-                "opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+IMPORT_NAMES = {"beautifulsoup4": "bs4", "faiss-cpu": "faiss", "markdown-it-py": "markdown_it", "open-clip-torch": "open_clip",
+                "openai-whisper": "whisper", "opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml",
+                "scikit-learn": "sklearn"}
 NEEDED_BY = {  # not imported by us, but nothing would run without it
     "accelerate": "transformers' Trainer",
     "gguf": "transformers, to read SmolLM2 from its GGUF",
