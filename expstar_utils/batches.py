@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 from tqdm import tqdm
 from transformers import ProcessorMixin
 
+from expstar_utils.augmentation import augmented
 from expstar_utils.clips import clip_frames
 from expstar_utils.encoding import IGNORED, Encoded, merge_extras, pad_right
 from expstar_utils.files import write_json
@@ -25,7 +26,8 @@ from expstar_utils.records import Problem, Sample
 class VideoCollator:
     """Rows of a dataset (`{"row": position in groups}`) -> one padded batch.
 
-    Frames are sampled once a clip by the project's one sampler and kept in memory. Rows are never cut.
+    Frames are sampled once a clip by the project's one sampler and kept in memory; with the profile's `augment`, a batch holds
+    them changed, for every row in another way. Rows are never cut.
     groups: positions in samples of what is packed into one row; as long as it is not set, every sample is a row of its own.
     telling: token ids by sample id that count for the profile's `telling_weight` each (`captions.telling_tokens`).
     """
@@ -54,14 +56,15 @@ class VideoCollator:
         """Tokens, labels and frames of one sample."""
         return self.encode_group([position])[0]
 
-    def encode_group(self, group: Sequence[int]) -> tuple[Encoded, Layout]:
+    def encode_group(self, group: Sequence[int], augment: bool = False) -> tuple[Encoded, Layout]:
         """Tokens, labels and frames of samples that share all but their branches."""
         samples = [self.samples[i] for i in group]
-        return encode_group(self.processor, samples, self.frames(samples[0]), self.turn_end)
+        frames = self.frames(samples[0])
+        return encode_group(self.processor, samples, augmented(frames, group[0]) if augment else frames, self.turn_end)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         groups = [[row["row"]] if self.groups is None else self.groups[row["row"]] for row in rows]
-        encoded, layouts = zip(*map(self.encode_group, groups), strict=True)
+        encoded, layouts = zip(*(self.encode_group(group, self.profile.augment) for group in groups), strict=True)
         ids = pad_right([e.ids for e in encoded], self.processor.tokenizer.pad_token_id)
         labels = pad_right([e.labels for e in encoded], IGNORED)
         mask = pad_right([[1] * len(e.ids) for e in encoded], 0)

@@ -7,9 +7,11 @@ come in combinations that no experiment has, so that one value does not tell the
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from transformers import ProcessorMixin
@@ -35,7 +37,7 @@ def caption_sample(case: Case, lookup: bool | None = None) -> Sample:
 
 
 def caption_samples(cases: Sequence[Case], mixed: Sequence[Case], prompts: Prompts, history: HistoryOf,
-                    prompted: float = 0.0, plain: float = 1.0, seed: int = 0) -> list[Sample]:
+                    prompted: float = 0.0, plain: float = 1.0, seed: int = 0, epochs: float = 1.0) -> list[Sample]:
     """Rows of clips and what is seen in them.
 
     A step that says again what an earlier one showed stands behind its own earlier steps, in the whole prompt: its clip may show
@@ -47,6 +49,7 @@ def caption_samples(cases: Sequence[Case], mixed: Sequence[Case], prompts: Promp
         mixed: steps of mixed experiments, of titles that `cases` have.
         prompted: share of the rows of the second kind that stand in the whole prompt; 0 makes captions of all steps.
         plain: share of the steps that are kept of those in which nothing tells their experiment apart.
+        epochs: how often every step is drawn, each time anew; of the last epoch, a share.
     """
     lookup = {place_of(case): case.needs_retrieval for case in cases}
     experiments = list(by_experiment([*cases, *mixed]))
@@ -54,9 +57,11 @@ def caption_samples(cases: Sequence[Case], mixed: Sequence[Case], prompts: Promp
     for steps in experiments:
         titled[steps[0].subject, steps[0].title].append(steps)
     rows = []
-    for steps in experiments:
+    for epoch, steps in product(range(math.ceil(epochs)), experiments):
         for i, case in enumerate(steps):
-            rng, asks, (new, again) = random.Random(f"{seed} {case.id}"), lookup[place_of(case)], seen[case.id]
+            rng, asks, (new, again) = random.Random(f"{seed} {epoch} {case.id}"), lookup[place_of(case)], seen[case.id]
+            if rng.random() >= epochs - epoch:
+                continue
             others = rng.choice(titled[case.subject, case.title])
             if not new and not again and rng.random() >= plain:
                 continue

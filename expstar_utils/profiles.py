@@ -31,6 +31,7 @@ class Profile(BaseModel):
     accumulation: int = Field(1, ge=1)
     gradient_checkpointing: bool = False
     packed: bool = False
+    augment: bool = False
     caption_epochs: float = Field(0.0, ge=0)
     caption_batch: int = Field(8, ge=1)
     caption_lr: float = Field(1e-3, gt=0)
@@ -70,8 +71,8 @@ class Profile(BaseModel):
     max_new_tokens: int = Field(ge=1)
 
     def for_captions(self) -> Profile:
-        """The same profile for notebook 04a's first stage, whose rows are captions."""
-        return self.model_copy(update={"sft_epochs": self.caption_epochs, "batch_size": self.caption_batch, "packed": False,
+        """The same profile for notebook 04a's first stage, whose rows are captions, drawn anew for every epoch."""
+        return self.model_copy(update={"sft_epochs": 1.0, "batch_size": self.caption_batch, "packed": False,
                                        "sft_lr": self.caption_lr, "warm_start_lr": self.caption_connector_lr,
                                        "decision_weight": 1.0, "accumulation": 1})
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from expstar_utils.augmentation import augment
 from expstar_utils.clips import clip_frames
 from expstar_utils.datasets import Case
 from expstar_utils.files import append_jsonl
@@ -52,23 +53,6 @@ def line_targets(cases: Sequence[Case]) -> tuple[np.ndarray, torch.Tensor]:
         for line in case.narration:
             targets[row, place[line]] = 1 / len(case.narration)
     return encode_texts(bank), targets
-
-
-def augment(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Shift, zoom and relight clips (float [clips, frames, 3, h, w] in -1..1); all frames of a clip alike."""
-    clips, frames = pixels.shape[:2]
-    def uniform(low: float, high: float) -> torch.Tensor:
-        return torch.rand(clips, generator=generator) * (high - low) + low
-    zoom, theta = uniform(0.85, 1.1), torch.zeros(clips, 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = zoom
-    theta[:, 0, 2], theta[:, 1, 2] = uniform(-0.12, 0.12), uniform(-0.12, 0.12)
-    grid = nn.functional.affine_grid(theta.repeat_interleave(frames, 0), [clips * frames, 3, *pixels.shape[-2:]],
-                                     align_corners=False)
-    moved = nn.functional.grid_sample(pixels.flatten(0, 1), grid, padding_mode="reflection", align_corners=False)
-    light = uniform(0.85, 1.15)[:, None, None, None, None]
-    tint = 1 + 0.06 * (torch.rand(clips, 1, 3, 1, 1, generator=generator) - 0.5)
-    noise = 0.03 * torch.randn(pixels.shape, generator=generator)
-    return (((moved.view_as(pixels) + 1) * light * tint - 1) + noise).clamp(-1, 1)
 
 
 def _pick(frames: list[np.ndarray], rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

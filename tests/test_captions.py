@@ -75,6 +75,18 @@ def test_every_step_gets_a_row_and_a_mix_asks_where_its_title_does():
     assert {row.id[-1] for row in few} == {"1", "2"}
 
 
+def test_every_epoch_draws_the_rows_anew_and_the_last_one_a_share_of_them():
+    def drawn(epochs):
+        return captions.caption_samples(experiments(), mixed(), load_prompts(), "narration", prompted=0.5, epochs=epochs)
+    once, more = drawn(1), drawn(2.5)
+    assert more[:len(once)] == once
+    second, third = more[len(once):2 * len(once)], more[2 * len(once):]
+    assert [row.id for row in second] == [row.id for row in once]
+    assert second != once
+    assert 0.25 * len(once) < len(third) < 0.75 * len(once)
+    assert {row.id for row in third} < {row.id for row in once}
+
+
 def test_what_was_told_before_stands_before_it_and_what_is_seen_may_stand_behind_anything():
     steps = [c if c.step_number != 3 else c.model_copy(update={"step_number": 4, "narration": [f"Smoke of {c.experiment}."]})
              for c in experiments()]
@@ -170,5 +182,5 @@ def test_for_captions_changes_only_what_captions_need(base):
     profile = small_profile(base, packed=True, decision_weight=10, accumulation=4, caption_epochs=2, caption_batch=5,
                             caption_lr=0.01, caption_connector_lr=0.002, telling_weight=3)
     stage = profile.for_captions()
-    assert (stage.sft_epochs, stage.batch_size, stage.sft_lr, stage.warm_start_lr) == (2, 5, 0.01, 0.002)
+    assert (stage.sft_epochs, stage.batch_size, stage.sft_lr, stage.warm_start_lr) == (1, 5, 0.01, 0.002)
     assert (stage.packed, stage.decision_weight, stage.accumulation, stage.telling_weight) == (False, 1.0, 1, 3)
