@@ -25,7 +25,7 @@ from expstar_utils.records import ExpStarError, Passage, Prediction
 
 Knowledge = Literal["adaptive", "always", "never"]
 History = Literal["free", "teacher"]
-Retriever = Callable[[str, Frames, int], list[Passage]]
+Retriever = Callable[[str, str, Frames, int], list[Passage]]
 
 
 def retrieval_prob(logp_yes: float, logp_no: float) -> float:
@@ -83,7 +83,7 @@ class Commentator:
     """A model ready to comment: reads each prefix once and branches from it.
 
     Args:
-        retriever: (text query, frames, k) -> passages, best first; None when there is no knowledge base.
+        retriever: see `retrieval.make_retriever`; None when there is no knowledge base.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, prompts: Prompts, retriever: Retriever | None,
@@ -141,9 +141,9 @@ class Commentator:
         [step.state] = self.decoder.extend([step.state], [self.yes + [self.end]])
         if self.settings.knowledge == "never" or self.retriever is None:
             return []
-        query = f"{step.case.title}. {' '.join(tags.parse(step.narration).commentary.narration)}"
+        told = step.case.model_copy(update={"narration": tags.parse(step.narration).commentary.narration})
         frames = step.frames.blanked() if self.settings.blank else step.frames
-        step.passages = self.retriever(query, frames, self.settings.passages)
+        step.passages = self.retriever(told.query, told.words, frames, self.settings.passages)
         branches = self.decoder.extend([step.state] * len(step.passages), [self._turn([p.text]) for p in step.passages])
         scores = self.decoder.score(branches, [self.good, self.bad])
         step.relevance = [retrieval_prob(*pair) for pair in scores]

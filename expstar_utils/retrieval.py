@@ -153,7 +153,7 @@ class Index:
         Sister passages differ in a word or two that vectors hardly tell apart; BM25 sees the words, vectors the picture.
 
         Args:
-            texts: the queries in words. queries: the same as vectors, float [n, 384].
+            texts: what BM25 searches. queries: what the vectors are compared with, float [n, 384].
             lexical_weight: of BM25, 0-1; the vectors have the rest. Source of the fusion: Cormack et al., SIGIR 2009.
         """
         k, everything = min(k, len(self.passages)), len(self.passages)
@@ -191,16 +191,16 @@ def retrieve(index: Index, query_ids: Sequence[str], queries: Sequence[str], cli
 
 
 def make_retriever(tower: Tower | None, index: Index, text_weight: float, video_weight: float, lexical_weight: float):
-    """Function (text query, frames, k) -> passages, best first: words, and the vectors of text and clip together.
+    """Function (text query, words, frames, k) -> passages, best first: words, and the vectors of text and clip together.
 
     Args:
         tower: video encoder; None leaves the clip out of the query.
     """
-    def find(query: str, frames, k: int) -> list[Passage]:
+    def find(query: str, words: str, frames, k: int) -> list[Passage]:
         """The k best passages for one clip and what was narrated."""
         text = encode_texts([query])
         video = encode_clips(tower, [frames.pixels]) if tower is not None else None
-        places = index.hybrid([query], fuse(text, video, text_weight, video_weight), k, lexical_weight)
+        places = index.hybrid([words], fuse(text, video, text_weight, video_weight), k, lexical_weight)
         return [index.passages[i] for i in places[0]]
     return find
 

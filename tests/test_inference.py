@@ -47,7 +47,7 @@ def step(root, number=0):
 
 
 def fixed(passages):
-    return lambda query, frames, k: list(passages)[:k]
+    return lambda query, words, frames, k: list(passages)[:k]
 
 
 def ask(loaded, root, passages=PASSAGES, **changes):
@@ -153,7 +153,7 @@ def test_never_looks_nothing_up(smolvlm, root):
 
 def test_blank_frames_reach_model_and_retriever(smolvlm, root):
     seen = []
-    def retriever(query, frames, k):
+    def retriever(query, words, frames, k):
         seen.append(frames.pixels)
         return PASSAGES[:k]
     asked = step(root)
@@ -295,7 +295,7 @@ def test_a_killed_run_goes_on_where_it_stopped(smolvlm, root, tmp_path, monkeypa
     monkeypatch.setattr(inference, "append_jsonl", append)
     out.write_text(out.read_text() + '{"id": "chemi')  # a line that the kill tore
     calls = []
-    def counting(query, frames, k):
+    def counting(query, words, frames, k):
         calls.append(query)
         return PASSAGES[:k]
     for mine, its in zip(run(smolvlm, root, out, retriever=counting), whole, strict=True):
