@@ -7,8 +7,8 @@ import time
 
 import pytest
 from pyarrow import parquet
-from wiki_dump import write_dump
 
+from benchmarks.wiki_dump import write_dump
 from expstar_utils import shards
 from expstar_utils.files import read_json
 from expstar_utils.records import ExpStarError

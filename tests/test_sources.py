@@ -8,8 +8,8 @@ from functools import partial
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from wiki_dump import HEAD, article, page, write_dump
 
+from benchmarks.wiki_dump import HEAD, article, page, write_dump
 from expstar_utils import sources
 from expstar_utils.records import ExpStarError
 
