@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import yaml
-from openai import APIError, OpenAI
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from expstar_utils.annotate import shot_changes, split_steps, topic_changes
-from expstar_utils.files import describe, read_json, write_json
+from expstar_utils.chat import Chat, Usage
 from expstar_utils.knowledge import is_hazard_card
 from expstar_utils.media import probe
 from expstar_utils.records import AsrFile, ExpStarError, RawStep, StepsFile, Subtitle, format_time
@@ -105,47 +99,23 @@ class Draft(BaseModel):
     lines: list[DraftLine]
 
 
-@dataclass
-class Usage:
-    """What the endpoint was asked for. answers: got; kept: taken from the disk instead. prices: currency per million tokens."""
-
-    answers: int = 0
-    kept: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    prices: tuple[float, float] = (0.0, 0.0)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    @property
-    def cost(self) -> float:
-        return (self.prompt_tokens * self.prices[0] + self.completion_tokens * self.prices[1]) / 1e6
-
-    def add(self, **counts: int) -> None:
-        """Count; safe from several threads."""
-        with self._lock:
-            for name, count in counts.items():
-                setattr(self, name, getattr(self, name) + count)
-
-
 class ChatAnnotator:
     """Asks a chat model for steps and notes. One object serves several threads.
 
     Args:
-        base_url: of the endpoint, such as "http://127.0.0.1:8000/v1". model: its name there.
-        cache: folder where every usable answer is kept by the hash of what was asked.
-        api_key: None takes the environment's OPENAI_API_KEY; a server of one's own needs none. timeout_s: of one request.
-        retries: how often a request is repeated, with growing pauses, when the endpoint is down, slow or overloaded.
-        attempts: how often an answer that cannot be used is asked for again, with what was wrong with it.
+        base_url, model, cache, more: see `chat.Chat`.
+        sentences: YAML file with what the model is told.
     """
 
-    def __init__(self, base_url: str, model: str, cache: Path, *, api_key: str | None = None, timeout_s: float = 120.0,
-                 retries: int = 5, attempts: int = 3, prices: tuple[float, float] = (0.0, 0.0), sentences: Path = SENTENCES):
-        key = api_key or os.environ.get("OPENAI_API_KEY") or "none"  # the client refuses to start without any
-        self.client = OpenAI(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=retries)
-        self.base_url, self.model, self.cache, self.attempts = base_url, model, Path(cache), attempts
+    def __init__(self, base_url: str, model: str, cache: Path, *, sentences: Path = SENTENCES, **more: Any):
         said = yaml.safe_load(Path(sentences).read_text(encoding="utf8"))
-        self.instruction, self.again = said["instruction"], said["again"]
-        self.usage = Usage(prices=prices)
+        self.instruction = said["instruction"]
+        self.chat = Chat(base_url, model, cache, said["again"], **more)
+
+    @property
+    def usage(self) -> Usage:
+        """What the endpoint was asked for so far."""
+        return self.chat.usage
 
     def annotate(self, title: str, said: AsrFile, video: Path | None = None) -> tuple[StepsFile, AsrFile]:
         """Steps of a video, and its speech with English text and notes; what a line has already is kept.
@@ -157,62 +127,18 @@ class ChatAnnotator:
             raise ExpStarError(f"{title}: found no speech, expected some to find steps in; write the step file by hand")
         lines = [{"id": s.id, "start": format_time(s.start_s), "end": format_time(s.end_s), "text": s.text}
                  for s in said.subtitles]
-        asked = json.dumps({"title": title, "lines": lines}, ensure_ascii=False)
-        key = hashlib.sha256(f"{self.model}\0{self.instruction}\0{asked}".encode()).hexdigest()
-        kept = self.cache / f"{key}.json"
-        if kept.is_file():
-            self.usage.add(kept=1)
-            draft = Draft.model_validate(read_json(kept))
-        else:
-            draft = self._ask(title, asked, [s.id for s in said.subtitles])
-            write_json(kept, draft.model_dump())
+        ids = {s.id for s in said.subtitles}
+        draft = self.chat.ask(title, self.instruction, {"title": title, "lines": lines}, Draft, lambda d: check_ids(d, ids))
         return files_of(draft, said.subtitles)
 
-    def _ask(self, title: str, asked: str, ids: Sequence[int]) -> Draft:
-        messages = [{"role": "system", "content": self.instruction}, {"role": "user", "content": asked}]
-        shape = {"type": "json_schema", "json_schema": {"name": "annotation", "schema": Draft.model_json_schema()}}
-        fault = ""
-        for _ in range(self.attempts):
-            try:
-                reply = self.client.chat.completions.create(model=self.model, messages=messages, response_format=shape)
-            except APIError as error:
-                raise ExpStarError(f"{title}: {self.base_url} gives no answer ({_short(error)}), expected a chat completion; "
-                                   "start the server, or check address, key and model") from None
-            text = (reply.choices[0].message.content if reply.choices else "") or ""
-            if reply.usage:
-                self.usage.add(prompt_tokens=reply.usage.prompt_tokens, completion_tokens=reply.usage.completion_tokens)
-            try:
-                draft = checked(text, ids)
-                self.usage.add(answers=1)
-                return draft
-            except ValueError as error:
-                fault = str(error)
-                messages += [{"role": "assistant", "content": text}, {"role": "user", "content": self.again.format(fault=fault)}]
-        raise ExpStarError(f"{title}: {self.model} gave no usable answer in {self.attempts} tries ({fault}), expected one JSON "
-                           "object of steps and lines; try another model, or write the step file by hand")
 
-
-def checked(text: str, ids: Sequence[int]) -> Draft:
-    """The answer, wherever in the text its JSON stands.
-
-    Raises:
-        ValueError: no JSON object, a field that is wrong, or ids that are of no line, out of order or in two steps.
-    """
-    start, end = text.find("{"), text.rfind("}") + 1
-    if start < 0 or end <= start:
-        raise ValueError("no JSON object")
-    try:
-        draft = Draft.model_validate(json.loads(text[start:end]))
-    except ValidationError as error:
-        raise ValueError(describe(error)) from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"the JSON is broken: {error}") from None
+def check_ids(draft: Draft, ids: set[int]) -> None:
+    """Raises ValueError for ids that are of no line, out of order or in two steps."""
     used = [n for step in draft.steps for n in step.ASR_id]
-    if foreign := sorted({*used, *(line.id for line in draft.lines)} - set(ids)):
+    if foreign := sorted({*used, *(line.id for line in draft.lines)} - ids):
         raise ValueError(f"ids {foreign[:8]} are of no line")
     if any(a >= b for a, b in pairwise(used)):
         raise ValueError("the ids of the steps are not in order, or one stands in two steps")
-    return draft
 
 
 def files_of(draft: Draft, said: Sequence[Subtitle]) -> tuple[StepsFile, AsrFile]:
@@ -234,7 +160,3 @@ def files_of(draft: Draft, said: Sequence[Subtitle]) -> tuple[StepsFile, AsrFile
         lines.append(Subtitle.model_validate(line.to_dict() | {"text_en": english} | number | notes))
     return (StepsFile(summary=draft.summary, title_zh=draft.title_zh, title_en=draft.title_en, steps=steps),
             AsrFile(subtitles=lines))
-
-
-def _short(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -12,7 +12,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from expstar_utils.datasets import RELEVANT_GRADE, Case, HistoryOf, by_experiment, expstar_sample, previous_texts
+from expstar_utils.datasets import Case, HistoryOf, by_experiment, expstar_sample, previous_texts
 from expstar_utils.packing import shared_groups
 from expstar_utils.prompts import Prompts
 from expstar_utils.records import Passage, RetrievalResult, Sample
@@ -97,7 +97,7 @@ def right_passages(cases: Sequence[Case], found: Mapping[str, RetrievalResult],
     """
     right, needed = {}, defaultdict(set)
     for case in (c for c in cases if c.id in found):
-        if good := [d for d in found[case.id].documents if (d.relevant or 1) >= RELEVANT_GRADE]:
+        if good := [d for d in found[case.id].documents if d.helps]:
             right[case.id] = good[0]
             needed[place_of(case)].add(good[0].id)
     return right, needed

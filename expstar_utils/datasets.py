@@ -16,7 +16,6 @@ from expstar_utils.records import Message, Pair, Passage, Record, RetrievalResul
 
 Language = Literal["en", "zh"]
 HistoryOf = Literal["summary", "narration"]
-RELEVANT_GRADE = 3
 
 
 class Case(Record):
@@ -187,8 +186,8 @@ def filled_samples(case: Case, previous: Sequence[str], prompts: Prompts, found:
         return [expstar_sample(case, previous, prompts)]
     if not found.documents:
         return [expstar_sample(case, previous, prompts, [], relevant=False)]
-    good = [d for d in found.documents if (d.relevant or 1) >= RELEVANT_GRADE]
-    bad = [d for d in found.documents if (d.relevant or 1) < RELEVANT_GRADE]
+    good = [d for d in found.documents if d.helps]
+    bad = [d for d in found.documents if not d.helps]
     shown = [[d] for d in good]
     if joint and len(good) > 1:
         shown = [good[:2], *shown]

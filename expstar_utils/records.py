@@ -15,6 +15,7 @@ DISCIPLINES = {
                     "electrical_engineering", "civil"),
 }
 SUBJECTS = tuple(s for subjects in DISCIPLINES.values() for s in subjects)
+RELEVANT_GRADE = 3  # from which grade on a passage counts as relevant (paper)
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)$")
 
 
@@ -183,6 +184,11 @@ class Passage(Record):
     section: str = ""
     text: str
     relevant: int | None = None
+
+    @property
+    def helps(self) -> bool:
+        """Whether its grade makes it a relevant passage."""
+        return (self.relevant or 1) >= RELEVANT_GRADE
 
 
 class RetrievalResult(Record):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from endpoint import endpoints
 from small_runs import noise_clips
 
 from expstar_utils.miniatures import MINIATURES
@@ -18,3 +19,10 @@ def base(request, tmp_path_factory):
 def root(tmp_path_factory):
     """Folder of six clips of noise, 1 to 3 s long."""
     return noise_clips(tmp_path_factory.mktemp("clips"), [1, 2, 3, 1, 2, 3])
+
+
+@pytest.fixture
+def endpoint():
+    """Function (answers) -> (base_url, requests so far) of a made-up chat endpoint, see `endpoint.endpoints`."""
+    with endpoints() as serve:
+        yield serve

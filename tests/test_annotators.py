@@ -1,11 +1,10 @@
 """A chat model as annotator: whatever the endpoint does, the answer is whole and checked, or one sentence says what is wrong."""
 
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from endpoint import completion, refusal
 
 from expstar_utils.annotators import ChatAnnotator
 from expstar_utils.records import AsrFile, ExpStarError
@@ -21,50 +20,7 @@ DRAFT = {"title_zh": "气体的燃烧", "title_en": "Burning a Gas", "summary": 
                     "safety_en": " ", "equation": "2CO + O2 → 2CO2"}]}
 
 
-def completion(text):
-    return 200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "usage": {
-        "prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}, "choices": [
-        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}]}
-
-
-def refusal(status):
-    return status, {"error": {"message": f"status {status}", "type": "server_error"}}
-
-
 GOOD = completion(json.dumps(DRAFT, ensure_ascii=False))
-
-
-@pytest.fixture
-def endpoint():
-    """Function (answers, one a request, the last for all that follow) -> (base_url, requests so far)."""
-    servers = []
-    def serve(*answers):
-        asked = []
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                answer = answers[min(len(asked), len(answers)) - 1]
-                if callable(answer):
-                    answer = answer()
-                status, body = answer
-                content = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.send_header("Retry-After-Ms", "1")
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_):
-                pass
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_address[1]}/v1", asked
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 def annotator(url, tmp_path, **changes):
@@ -143,7 +99,7 @@ def test_an_endpoint_that_never_gives_one_is_told_in_a_sentence(endpoint, tmp_pa
 def test_an_endpoint_that_is_down_or_slow_is_told_in_a_sentence(endpoint, tmp_path):
     with pytest.raises(ExpStarError, match=r"http://127\.0\.0\.1:9/v1 gives no answer"):
         annotator("http://127.0.0.1:9/v1", tmp_path, retries=0).annotate("气体", SAID)
-    url, asked = endpoint(lambda: time.sleep(0.6) or GOOD)
+    url, asked = endpoint(lambda _: time.sleep(0.6) or GOOD)
     with pytest.raises(ExpStarError, match=r"gives no answer \(.*timed out"):
         annotator(url, tmp_path, timeout_s=0.2, retries=1).annotate("气体", SAID)
     assert len(asked) == 2

@@ -25,10 +25,10 @@ MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__
 LAYERS = (  # bottom first; a module imports from its own layer or from those before it
     {"records"},
     {"files"},
-    {"media", "prompts", "profiles", "weights", "runlog"},
+    {"media", "prompts", "profiles", "weights", "runlog", "chat"},
     {"clips", "mini", "pairs", "cutting", "datasets", "encoding", "models", "miniatures", "knowledge", "retrieval", "decoding",
      "listening", "speech", "annotate", "annotators", "completion",
-     "packing", "siblings", "augmentation", "passages", "sources", "shards", "nearest"},
+     "packing", "siblings", "augmentation", "passages", "sources", "shards", "nearest", "grading"},
     {"attention", "batches", "captions", "choices", "unclear", "viclip", "encoders"},
     {"corpus", "tabular", "tower_training", "connector_training", "training", "inference", "rewards", "metrics"},
     {"export", "figures", "widgets", "card"},
