@@ -24,7 +24,7 @@ from expstar_utils.mini.family import PLACEHOLDER, Family, Step, Variant, load_f
 from expstar_utils.mini.mixed import FOLDER as MIXED
 from expstar_utils.mini.mixed import MIXES, mixes, silent
 from expstar_utils.mini.render import take_clips, write_video
-from expstar_utils.mini.unclear import FILMS, write_films
+from expstar_utils.mini.unclear import FILMS, write_film
 from expstar_utils.records import SUBJECTS, Pair, format_time
 
 ROOT = Path(__file__).parents[2]
@@ -178,7 +178,7 @@ def build(out: Path, seed: int = 42, workers: int = 2, subjects: list[str] | Non
     jobs += [(take, Path(out) / MIXED) for take in plan_mixed(families, seed, 1 if small else MIXES)]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         digests = list(tqdm(pool.imap(film, jobs, chunksize=4), total=len(jobs), desc="mini", unit="experiment"))
-    write_films(out, families, seed, 3 if small else FILMS)
+        pool.map(write_film, [(Path(out), families, seed, number) for number in range(3 if small else FILMS)])
     rows = [row for take in takes for row in truth(take)]
     write_jsonl(Path(out) / "truth.jsonl", rows)
     whole = hashlib.sha256("".join([*digests, json.dumps(rows)]).encode()).hexdigest()

@@ -13,7 +13,7 @@ import numpy as np
 
 from expstar_utils.mini.family import Family, Lines, Variant
 
-FOLDER, MIXES = "mixed", 16
+FOLDER, MIXES = "mixed", 64
 
 
 def silent(family: Family) -> Family:

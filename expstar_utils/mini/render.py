@@ -16,6 +16,7 @@ from expstar_utils.mini.family import Family, Variant
 from expstar_utils.mini.sprites import SPRITES
 
 SIZE_PX, FPS = 224, 8
+GRAIN = np.float32(2.5)  # of the picture, in grey levels
 ENCODER = {"crf": "23", "preset": "veryfast", "threads": "1", "x264-params": "cpu-independent=1"}
 WALLS = ["#e9edf0", "#dfe7e2", "#efe9dd", "#d9e2ec", "#e6dfe8", "#cfd8dc", "#f2f2ee", "#d5dccf"]
 TABLES = ["#b98d5f", "#8d99a6", "#c9b79c", "#6f7f86", "#a67c52", "#d8d2c4"]
@@ -89,6 +90,7 @@ def step_frames(family: Family, variant: Variant, number: int, seed: int) -> Ite
     """
     step, room = family.steps[number], np.random.default_rng([seed, 0])
     background, gain = _background(room), room.uniform(0.97, 1.03, 3) * room.uniform(0.92, 1.04)
+    background, gain = (background * gain).astype(np.float32), gain.astype(np.float32)
     rng = np.random.default_rng([seed, 1 + number])
     zoom, dx, dy = rng.uniform(0.96, 1.06), *rng.uniform(-0.02, 0.02, 2)
     sway_hz, drift = rng.uniform(0.15, 0.4), rng.uniform(-0.02, 0.02, 2)
@@ -99,10 +101,12 @@ def step_frames(family: Family, variant: Variant, number: int, seed: int) -> Ite
         shake = 0.006 * math.sin(2 * math.pi * sway_hz * time_s)
         with c.at(0.5 - 0.5 * zoom + dx + drift[0] * progress + shake, 0.5 - 0.5 * zoom + dy + drift[1] * progress, zoom):
             draw_scene(c, step.scene, drawing, variant.see)
-        layer = c.pixels().astype(np.float32)
-        alpha = layer[..., 3:] / 255
-        frame = (layer[..., :3] * alpha + background * (1 - alpha)) * gain + rng.normal(0, 2.5, (SIZE_PX, SIZE_PX, 1))
-        yield frame.clip(0, 255).astype(np.uint8)
+        layer = c.pixels().astype(np.float32)  # float32 and in place: a quarter of the time goes into these five lines
+        frame = layer[..., :3] * gain
+        frame -= background
+        frame *= layer[..., 3:] / np.float32(255)
+        frame += background + GRAIN * rng.standard_normal((SIZE_PX, SIZE_PX, 1), np.float32)
+        yield frame.clip(0, 255, out=frame).astype(np.uint8)
 
 
 def write_video(path: Path, clips: Iterable[Iterable[np.ndarray]]) -> list[tuple[float, float]]:

@@ -66,13 +66,13 @@ def film_frames(families: Sequence[Family], seed: int) -> Iterator[np.ndarray]:
         yield frame.clip(0, 255).astype(np.uint8)
 
 
-def write_films(out: Path, families: Sequence[Family], seed: int = 42, count: int = FILMS) -> list[Path]:
-    """The films `unclear/<NN>.mp4` below a data set's folder; those that are there stay."""
-    paths = [Path(out) / FOLDER / f"{number:02d}.mp4" for number in range(1, count + 1)]
-    for number, path in enumerate(paths):
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(".part")
-            write_video(unfinished, [film_frames(families, seed * 1000 + number)])
-            os.replace(unfinished, path)
-    return paths
+def write_film(job: tuple[Path, Sequence[Family], int, int]) -> Path:
+    """The film `unclear/<NN>.mp4` below a data set's folder, NN from 01; one that is there stays."""
+    out, families, seed, number = job
+    path = Path(out) / FOLDER / f"{number + 1:02d}.mp4"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        write_video(unfinished, [film_frames(families, seed * 1000 + number)])
+        os.replace(unfinished, path)
+    return path
