@@ -19,11 +19,12 @@ from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransforme
 from expstar_utils import weights
 from expstar_utils.knowledge import is_hazard_card
 from expstar_utils.models import FRAME_PX, trained_tower, vision_config
+from expstar_utils.ranking import fused, hits
 from expstar_utils.records import Passage, RetrievalResult
 
 TEXT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 DIMENSIONS = 384
-RANK_OFFSET = 10
+RANK_OFFSET = 9  # of the fused rankings; smaller than usual: the first few decide
 
 
 @lru_cache(maxsize=2)
@@ -158,12 +159,11 @@ class Index:
         """
         k, everything = min(k, len(self.passages)), len(self.passages)
         _, by_vector = self.search(queries, everything)
-        fused = np.zeros((len(texts), everything))
-        for i, words in enumerate(_words(texts)):
-            by_words = np.argsort(-self._lexical.get_scores(words), kind="stable")
-            fused[i, by_words] += lexical_weight / (RANK_OFFSET + np.arange(everything))
-            fused[i, by_vector[i]] += (1 - lexical_weight) / (RANK_OFFSET + np.arange(everything))
-        return np.argsort(-fused, axis=1, kind="stable")[:, :k]
+        weights, rows = [lexical_weight, 1 - lexical_weight], []
+        for words, near in zip(_words(texts), by_vector.tolist(), strict=True):
+            by_words = np.argsort(-self._lexical.get_scores(words), kind="stable").tolist()
+            rows.append(fused([by_words, near], weights, RANK_OFFSET)[:k])
+        return np.array(rows, np.int64).reshape(len(texts), k)
 
     def without(self, ids: set[str]) -> Index:
         """The same index without some passages (those held out from training)."""
@@ -214,5 +214,5 @@ def guess_subject(index: Index, title: str) -> str:
 
 def recall_at(results: Sequence[RetrievalResult], gold: Sequence[set[str]], k: int) -> float:
     """Share of queries with at least one gold passage among the first k (queries without gold are left out)."""
-    hits = [any(d.id in g for d in r.documents[:k]) for r, g in zip(results, gold, strict=True) if g]
-    return float(np.mean(hits)) if hits else float("nan")
+    found = hits([[d.id for d in r.documents] for r in results], gold, k)
+    return float(found.mean()) if len(found) else float("nan")

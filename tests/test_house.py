@@ -28,7 +28,7 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"media", "prompts", "profiles", "weights", "runlog", "chat"},
     {"clips", "mini", "pairs", "cutting", "datasets", "encoding", "models", "miniatures", "knowledge", "retrieval", "decoding",
      "listening", "speech", "annotate", "annotators", "completion",
-     "packing", "siblings", "augmentation", "passages", "sources", "shards", "nearest", "grading"},
+     "packing", "siblings", "augmentation", "passages", "sources", "shards", "nearest", "grading", "ranking", "frozen"},
     {"attention", "batches", "captions", "choices", "unclear", "viclip", "encoders"},
     {"corpus", "tabular", "tower_training", "connector_training", "training", "inference", "rewards", "metrics"},
     {"export", "figures", "widgets", "card"},

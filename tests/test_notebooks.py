@@ -141,6 +141,23 @@ def test_training_rows_hold_their_passages(chain):
     assert verdicts == {"[Relevant]", "[Irrelevant]"}
 
 
+def test_02_fills_rows_from_frozen_results_and_refuses_changed_ones(chain, tmp_path):
+    mini, frozen = chain.parent / "mini", tmp_path / "frozen"
+    shutil.copytree(chain / "3_retrieval", frozen, ignore=shutil.ignore_patterns("metrics.json"))
+    given = {"run_dir": str(tmp_path / "run"), "pairs_dir": str(mini / "pairs"), "truth": str(mini / "truth.jsonl"),
+             "smoke": True, "retrieval_results": str(frozen)}
+    execute("02_dataset_construction", tmp_path, **given)
+    rows = list(read_jsonl(tmp_path / "run/2_datasets/expstar/test.jsonl", Sample))
+    texts = {d.text for r in read_jsonl(frozen / "test.jsonl", RetrievalResult) for d in r.documents}
+    shown = [row.messages[3].content for row in rows if len(row.messages) == 5]
+    assert shown
+    assert all(any(text in content for text in texts) for content in shown)
+    results = frozen / "test.jsonl"
+    results.write_text(results.read_text(encoding="utf8").replace('"relevant": 5', '"relevant": 1'), encoding="utf8")
+    with pytest.raises(papermill.PapermillExecutionError, match=r"test\.jsonl: was changed since it was frozen"):
+        execute("02_dataset_construction", tmp_path, **given)
+
+
 def test_passages_of_unseen_variants_are_kept_out_of_training(chain):
     """A passage that only unseen variants need is never shown in training, not even as a wrong one."""
     rows = list(read_jsonl(chain / "2_datasets/expstar/train.jsonl", Sample))
