@@ -107,6 +107,13 @@ def test_exit_status_of_01_tells_of_errors_and_not_of_notes(raw, tmp_path):
     assert (record["problems"], record["notes"]) == (0, 1)
 
 
+def test_steps_without_any_note_are_a_data_set_too(raw, tmp_path):
+    run = tmp_path / "run"
+    execute("01_video_commentary_pairs", tmp_path, raw_root=str(raw), run_dir=str(run), fail_on_problems=False)
+    execute("02_dataset_construction", tmp_path, run_dir=str(run), pairs_dir=str(run / "1_pairs"), truth="", data_root=str(raw))
+    assert [c.experiment for c in read_jsonl(run / "2_datasets/cases.jsonl", Case)] == ["chemistry/01-Flame"]
+
+
 def test_captions_come_first_and_choices_last(chain):
     weights = [(chain / "4_sft" / stage / "adapter/adapter_model.safetensors").read_bytes() for stage in ("captions", "rows", "")]
     assert len(set(weights)) == 3
