@@ -122,6 +122,7 @@ class ChatGrader:
             ids = [p.id for p in part]
 
             def complete(answer: Grading, ids: list[str] = ids) -> None:
+                """Raises ValueError unless every passage has one grade."""
                 given = [g.id for g in answer.grades]
                 if sorted(given) != sorted(ids):
                     wrong = sorted(set(given) ^ set(ids))[:4] or "one of them twice"
@@ -135,6 +136,7 @@ class ChatGrader:
 def graded(results: Sequence[RetrievalResult], grader: Grader, workers: int = 1) -> list[RetrievalResult]:
     """The same results with the grader's grades; several at a time where it waits for a server."""
     def one(result: RetrievalResult) -> RetrievalResult:
+        """One result with the grader's grades."""
         grades = grader.grade(result.id, result.query, result.documents)
         documents = [d.model_copy(update={"relevant": g}) for d, g in zip(result.documents, grades, strict=True)]
         return result.model_copy(update={"documents": documents})

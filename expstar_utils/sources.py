@@ -25,9 +25,11 @@ from expstar_utils.records import ExpStarError, Problem
 Report = Callable[[Problem], None]
 COMPRESSED = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
 NOTES = (".md", ".markdown", ".txt", ".pdf")
-LISTS = set("""see also|references|external links|further reading|notes|bibliography|sources|citations|gallery
-参见|参考文献|外部链接|延伸阅读|注释|参考资料
-參見|參考文獻|外部連結|延伸閱讀|註釋""".replace("\n", "|").split("|"))  # sections that hold no prose
+LISTS = {  # headings of sections that hold no prose
+    "see also", "references", "external links", "further reading", "notes", "bibliography", "sources", "citations", "gallery",
+    "参见", "参考文献", "外部链接", "延伸阅读", "注释", "参考资料",
+    "參見", "參考文獻", "外部連結", "延伸閱讀", "註釋",
+}
 NO_TEXT = {"ref", "references", "table", "gallery", "math", "chem", "code", "syntaxhighlight", "source", "timeline", "score",
            "imagemap"}
 HEADING_WORDS = 12
@@ -87,6 +89,7 @@ def wikitext_sections(text: str) -> Iterator[tuple[str, str]]:
     code = parse(text, skip_style_tags=True)
 
     def told() -> Iterator[tuple[str, str]]:
+        """The section that was gathered, unless it is a list of links."""
         code.nodes = kept
         if heading.lower() not in LISTS:
             yield heading, re.sub(r"'{2,}|__[A-Z]+__", "", code.strip_code())

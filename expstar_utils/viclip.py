@@ -37,6 +37,7 @@ class ViclipConfig:
 
 class _QuickGELU(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Elementwise."""
         return x * torch.sigmoid(1.702 * x)
 
 
@@ -53,6 +54,7 @@ class _Block(nn.Module):
             self.mlp.add_module(name, layer)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """float [rows, tokens, width] -> the same; mask: float [tokens, tokens], added to the scores."""
         normed = self.ln_1(x)
         x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=mask)[0]
         return x + self.mlp(self.ln_2(x))
@@ -64,6 +66,7 @@ class _Transformer(nn.Module):
         self.resblocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """float [rows, tokens, width] -> the same, block after block."""
         for block in self.resblocks:
             x = block(x, mask)
         return x
