@@ -12,10 +12,12 @@ from pydantic import BaseModel, Field
 
 from expstar_utils.annotate import shot_changes, split_steps, topic_changes
 from expstar_utils.chat import Chat, Usage
+from expstar_utils.encoders import encode_texts
 from expstar_utils.knowledge import is_hazard_card
 from expstar_utils.media import probe
-from expstar_utils.records import AsrFile, ExpStarError, RawStep, StepsFile, Subtitle, format_time
-from expstar_utils.retrieval import Index, encode_texts
+from expstar_utils.records import AsrFile, ExpStarError, Passage, RawStep, StepsFile, Subtitle, format_time
+from expstar_utils.retrieval import text_search
+from expstar_utils.searches import Query
 
 SENTENCES = Path(__file__).parents[1] / "data" / "annotator.yaml"
 NOTES = ("safety_zh", "safety_en", "principle_zh", "principle_en", "equation")
@@ -38,11 +40,13 @@ class OfflineAnnotator:
     """Steps where the speaker pauses and picture or topic change; notes are passages of the knowledge base, marked by their id.
 
     Args:
-        index: what is known. least: cosine of step and passage from which on a note is written, -1 to 1.
+        passages: what is known; None takes the embedded knowledge base. least: cosine of step and passage from which on a note is
+            written, -1 to 1.
     """
 
-    def __init__(self, index: Index, least: float = 0.55):
-        self.index, self.least = index, least
+    def __init__(self, passages: Sequence[Passage] | None = None, least: float = 0.55):
+        self.passages, self.search = text_search(passages)
+        self.least = least
 
     def annotate(self, title: str, said: AsrFile, video: Path) -> tuple[StepsFile, AsrFile]:
         """Steps told by the words spoken in them, without a summary; a note's passage is named in `note_sources`."""
@@ -54,15 +58,15 @@ class OfflineAnnotator:
             step.step_zh = "".join(line.text for line in spoken if line.text != line.text_en).strip()
             noted |= {line.id: {"step": step.step} for line in spoken}
             if step.step_en:
-                noted[spoken[-1].id] |= self._notes(f"{title}. {step.step_en}")
+                noted[spoken[-1].id] |= self._notes(Query(title, step.step_en))
         lines = [Subtitle.model_validate(noted.get(line.id, {}) | line.to_dict()) for line in said.subtitles]
         chinese = any(step.step_zh for step in steps)
         titles = {"title_zh": title if chinese else "", "title_en": "" if chinese else title}
         return StepsFile(summary="", **titles, steps=steps), AsrFile(subtitles=lines)
 
-    def _notes(self, query: str) -> dict[str, str | list[str]]:
-        scores, places = self.index.search(encode_texts([query]), 40)
-        near = [self.index.passages[i] for i, score in zip(places[0], scores[0], strict=True) if score >= self.least]
+    def _notes(self, query: Query) -> dict[str, str | list[str]]:
+        scores, places = self.search.scored([query], 40)
+        near = [self.passages[i] for i, score in zip(places[0], scores[0], strict=True) if score >= self.least]
         cards = [p for p in near if is_hazard_card(p)]
         notes = {"safety_en": cards[:1], "principle_en": [p for p in near if p not in cards][:1]}
         found = {name: passages[0].text for name, passages in notes.items() if passages}

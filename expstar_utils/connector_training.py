@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from expstar_utils.datasets import Case
-from expstar_utils.retrieval import to_pixels
+from expstar_utils.tower import to_pixels
 
 
 def word_targets(cases: Sequence[Case], processor: ProcessorMixin) -> tuple[torch.Tensor, torch.Tensor]:

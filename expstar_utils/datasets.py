@@ -47,11 +47,6 @@ class Case(Record):
         """Text query: title and narration."""
         return f"{self.title}. {' '.join(self.narration)}"
 
-    @property
-    def words(self) -> str:
-        """What is searched word by word: the narration, for siblings share the title; the title where there is none."""
-        return " ".join(self.narration) or self.title
-
     def notes(self) -> str:
         """Principle and safety sections as tagged text."""
         return section(tags.PRINCIPLE, self.principle) + section(tags.SAFETY, self.safety)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,11 +12,15 @@ import torch
 from torch import nn
 
 from expstar_utils import weights
+from expstar_utils.evaclip import load_evaclip
+from expstar_utils.files import read_json
 from expstar_utils.models import fast_dtype
 from expstar_utils.records import ExpStarError
-from expstar_utils.retrieval import TEXT_ENCODER, Tower, encode_clips, load_tower
+from expstar_utils.tower import Tower, encode_clips, load_tower
 from expstar_utils.viclip import Viclip, ViclipConfig, load_viclip
 
+EVA_CLIP_8B = "EVA-CLIP-8B"
+TEXT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 BATCH = 32
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -23,7 +28,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Encoder(Protocol):
     """Texts and clips as vectors, float32 [n, dimensions], each of length 1, whatever stood beside them in a batch.
 
-    name: says model and preprocessing; an index remembers it. sees: whether clips can be encoded, in the texts' space.
+    name: says model and preprocessing of texts; an index remembers it. sees: whether clips can be encoded, in the texts' space.
     """
 
     name: str
@@ -75,15 +80,24 @@ class TextEncoder:
         raise ExpStarError(f"{self.name} encodes texts alone, found clips; choose `lit`, `clip`, `eva_clip` or `viclip` for them")
 
 
+@lru_cache(maxsize=1)
+def _minilm() -> TextEncoder:
+    return TextEncoder()
+
+
+def encode_texts(texts: Sequence[str]) -> np.ndarray:
+    """MiniLM's vectors of texts, float32 [n, 384], each of length 1: the embedded text encoder, loaded once."""
+    return _minilm().encode_texts(texts)
+
+
 class LitEncoder(TextEncoder):
     """Our tower, trained into MiniLM's space: the embedded retriever."""
 
     sees = True
 
-    def __init__(self, tower: Path | None = None, dtype: str = "float32"):
+    def __init__(self, tower: Path | str | None = None, dtype: str = "float32"):
         super().__init__(TEXT_ENCODER, dtype)
-        self._tower: Tower = load_tower(tower)
-        self.name = f"lit:{dtype}"
+        self._tower: Tower = load_tower(Path(tower) if tower else None)  # texts do not pass it: the name stays that of the texts
 
     def encode_clips(self, clips: Sequence[np.ndarray]) -> np.ndarray:
         """See `Encoder`; frames must be 128 x 128."""
@@ -102,23 +116,26 @@ class ClipEncoder:
     sees = True
 
     def __init__(self, model: str = "ViT-B-32", pretrained: str = "", pool: str = "mean", dtype: str = "float32"):
-        import open_clip
         if pool not in ("mean", "max"):
             raise ExpStarError(f"pool is {pool!r}, expected 'mean' or 'max'; correct the profile")
         self._dtype, self._pool = fast_dtype(dtype), pool
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model, self._preprocess, self._tokens = self._loaded(model, pretrained)
+        self._model.eval()
+        self.name = f"clip:{model}:{pretrained}:{pool}:{dtype}"
+        self.dimensions = self.encode_texts(["x"]).shape[1]
+
+    def _loaded(self, model: str, pretrained: str) -> tuple[nn.Module, Callable, Callable]:
+        """(model, frame -> pixels, texts -> tokens)."""
+        import open_clip
         precision = {torch.bfloat16: "pure_bf16", torch.float16: "pure_fp16"}.get(self._dtype, "fp32")
         try:
             made = open_clip.create_model_and_transforms(model, pretrained or None, precision=precision, device=self._device)
-            self._tokens = open_clip.get_tokenizer(model)
+            return made[0], made[2], open_clip.get_tokenizer(model)
         except (RuntimeError, FileNotFoundError, OSError, ValueError) as error:
             reason = str(error).splitlines()[0][:120]
             raise ExpStarError(f"open_clip model {model!r} with weights {pretrained!r} cannot be had ({reason}); put the file "
                                "there, connect once so that it is fetched, or choose `lit`") from None
-        self._model, _, self._preprocess = made
-        self._model.eval()
-        self.name = f"clip:{model}:{pretrained}:{pool}:{dtype}"
-        self.dimensions = self.encode_texts(["x"]).shape[1]
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -140,6 +157,23 @@ class ClipEncoder:
         return _unit(torch.stack(pooled))
 
 
+class EvaClipEncoder(ClipEncoder):
+    """open_clip's EVA models by their tags, and EVA-CLIP-8B, which it does not have, by the folder of its checkpoint.
+
+    Args:
+        model: open_clip's tag, or "EVA-CLIP-8B"; then `pretrained` is the folder of `BAAI/EVA-CLIP-8B`.
+    """
+
+    def _loaded(self, model: str, pretrained: str) -> tuple[nn.Module, Callable, Callable]:
+        if model != EVA_CLIP_8B:
+            return super()._loaded(model, pretrained)
+        import open_clip
+        made = load_evaclip(Path(pretrained), self._dtype).to(self._device)
+        side = read_json(Path(pretrained) / "config.json")["vision_config"]["image_size"]
+        tokens = open_clip.SimpleTokenizer(context_length=made.text_model.config.max_position_embeddings)
+        return made, open_clip.image_transform(side, is_train=False), tokens
+
+
 class ViclipEncoder:
     """ViCLIP: eight frames spread over the clip, 224 x 224, in ImageNet's colours.
 
@@ -149,10 +183,10 @@ class ViclipEncoder:
 
     sees = True
 
-    def __init__(self, checkpoint: Path | None = None, config: ViclipConfig | None = None, dtype: str = "float32"):
+    def __init__(self, checkpoint: Path | str | None = None, config: ViclipConfig | None = None, dtype: str = "float32"):
         import open_clip
         config = config or ViclipConfig()
-        self._model = (load_viclip(checkpoint, config) if checkpoint else Viclip(config)).eval()
+        self._model = (load_viclip(Path(checkpoint), config) if checkpoint else Viclip(config)).eval()
         self._dtype, self._device = fast_dtype(dtype), "cuda" if torch.cuda.is_available() else "cpu"
         self._model.to(self._device, self._dtype)
         self._tokens = open_clip.SimpleTokenizer(context_length=config.tokens)
@@ -184,7 +218,7 @@ class ViclipEncoder:
 
 
 ENCODERS: dict[str, Callable[..., Encoder]] = {
-    "text": TextEncoder, "lit": LitEncoder, "clip": ClipEncoder, "eva_clip": ClipEncoder, "viclip": ViclipEncoder}
+    "text": TextEncoder, "lit": LitEncoder, "clip": ClipEncoder, "eva_clip": EvaClipEncoder, "viclip": ViclipEncoder}
 
 
 def load_encoder(name: str, **options: Any) -> Encoder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -61,6 +62,26 @@ def writing(path: Path) -> Iterator[Callable[[str], None]]:
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path for a file or a folder that takes the place of `path` when the block ends without an error.
+
+    Raises:
+        ExpStarError: the disk is full or the folder cannot be written; what was there before is untouched.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
+    try:
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield unfinished
+            os.replace(unfinished, path)
+    finally:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished)
+        unfinished.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from expstar_utils.datasets import Case
 from expstar_utils.files import read_json, read_jsonl, write_json, write_jsonl
-from expstar_utils.records import ExpStarError, RetrievalResult
+from expstar_utils.records import ExpStarError, Passage, RetrievalResult
 
 
 def hash_file(path: Path) -> Path:
@@ -47,6 +49,14 @@ def thaw(path: Path, queries: Mapping[str, str] | None = None) -> dict[str, Retr
                                    "again for these cases")
             found[result.id] = result
     return found
+
+
+def finder(found: Mapping[str, RetrievalResult]) -> Callable[[Case, Any, int], list[Passage]]:
+    """Function (case, clip, k) -> passages that gives what was found before, whatever is narrated now; else nothing."""
+    def find(case: Case, clip: Any, k: int) -> list[Passage]:
+        """The first k passages of a case's result."""
+        return found[case.id].documents[:k] if case.id in found else []
+    return find
 
 
 def _digest(path: Path) -> str:

@@ -13,11 +13,13 @@ from pydantic import BaseModel, Field
 from sklearn.metrics import cohen_kappa_score
 
 from expstar_utils.chat import Chat
+from expstar_utils.encoders import encode_texts
 from expstar_utils.records import RELEVANT_GRADE, ExpStarError, Passage, RetrievalResult
 
 SENTENCES = Path(__file__).parents[1] / "data" / "grader.yaml"
 GRADES = range(1, 6)
 EXACT, SISTER, OTHER = 5, 2, 1  # of what is known: what a step needs, what another variant of it needs, anything else
+COSINE_EDGES = (0.60, 0.75, 0.80, 0.85)
 AT_ONCE = 20  # passages in one question to a chat model
 
 
@@ -76,6 +78,13 @@ def cosine_score(encode: Callable[[Sequence[str]], np.ndarray]) -> Callable[[str
     return score
 
 
+class CosineGrader(ScoreGrader):
+    """Grades from MiniLM's cosine of query and passage; its edges fit Mini's known grades (`fitted_edges`, notebook 03)."""
+
+    def __init__(self, edges: Sequence[float] = COSINE_EDGES):
+        super().__init__(cosine_score(encode_texts), edges)
+
+
 def cross_encoder_score(model: str) -> Callable[[str, list[str]], np.ndarray]:
     """Score for `ScoreGrader`: what a sentence-transformers cross-encoder says of the pair.
 
@@ -92,6 +101,13 @@ def cross_encoder_score(model: str) -> Callable[[str, list[str]], np.ndarray]:
     def score(query: str, texts: list[str]) -> np.ndarray:
         return np.asarray(encoder.predict([(query, text) for text in texts], show_progress_bar=False), np.float32)
     return score
+
+
+class CrossEncoderGrader(ScoreGrader):
+    """Grades from a cross-encoder's score, a probability of 0 to 1 in equal steps unless `edges` say otherwise."""
+
+    def __init__(self, model: str, edges: Sequence[float] = (0.2, 0.4, 0.6, 0.8)):
+        super().__init__(cross_encoder_score(model), edges)
 
 
 class GradedPassage(BaseModel):

@@ -25,7 +25,7 @@ from expstar_utils.records import ExpStarError, Passage, Prediction
 
 Knowledge = Literal["adaptive", "always", "never"]
 History = Literal["free", "teacher"]
-Retriever = Callable[[str, str, Frames, int], list[Passage]]
+Find = Callable[[Case, np.ndarray, int], list[Passage]]
 
 
 def retrieval_prob(logp_yes: float, logp_no: float) -> float:
@@ -83,13 +83,14 @@ class Commentator:
     """A model ready to comment: reads each prefix once and branches from it.
 
     Args:
-        retriever: see `retrieval.make_retriever`; None when there is no knowledge base.
+        find: the k best passages for a step, told by its narration so far and its frames (`retrieval.Retriever.for_step`,
+            `frozen.finder`); None when there is no knowledge base.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, prompts: Prompts, retriever: Retriever | None,
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, prompts: Prompts, find: Find | None,
                  settings: Settings):
         found = quirks(model, processor)
-        self.processor, self.prompts, self.retriever, self.settings = processor, prompts, retriever, settings
+        self.processor, self.prompts, self.find, self.settings = processor, prompts, find, settings
         self.decoder, self.turn_end = Decoder(model, found.axes), found.turn_end
         self.end = processor.tokenizer.convert_tokens_to_ids(found.turn_end)
         self.yes, self.no = text_ids(processor, tags.RETRIEVAL), text_ids(processor, tags.NO_RETRIEVAL)
@@ -139,11 +140,11 @@ class Commentator:
     def _judge(self, step: Step) -> list[State]:
         """Judge every passage in a branch of its own; returns the state behind each passage."""
         [step.state] = self.decoder.extend([step.state], [self.yes + [self.end]])
-        if self.settings.knowledge == "never" or self.retriever is None:
+        if self.settings.knowledge == "never" or self.find is None:
             return []
         told = step.case.model_copy(update={"narration": tags.parse(step.narration).commentary.narration})
         frames = step.frames.blanked() if self.settings.blank else step.frames
-        step.passages = self.retriever(told.query, told.words, frames, self.settings.passages)
+        step.passages = self.find(told, frames.pixels, self.settings.passages)
         branches = self.decoder.extend([step.state] * len(step.passages), [self._turn([p.text]) for p in step.passages])
         scores = self.decoder.score(branches, [self.good, self.bad])
         step.relevance = [retrieval_prob(*pair) for pair in scores]

@@ -1,25 +1,28 @@
 """The knowledge base: passages written for it, and hazard cards made from the `chemicals` package.
 
-    python -m expstar_utils.knowledge      # writes data/knowledge_base/hazard_cards.jsonl anew
+    python -m expstar_utils.knowledge                                   # data/knowledge_base/hazard_cards.jsonl anew
+    python -m expstar_utils.knowledge --cas cas.txt --out runs/mine     # cards of a list of substances, one a line: CAS [name]
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import argparse
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from expstar_utils.files import read_jsonl, write_jsonl
-from expstar_utils.records import ExpStarError, Passage
+from expstar_utils.records import ExpStarError, Passage, Problem
 
 FOLDER = Path(__file__).parents[1] / "data" / "knowledge_base"
 CARDS = "hazard_cards.jsonl"
+MOST_CHARACTERS = 10_000  # of a passage: more would fill a model's whole context
 
 
 def load_knowledge(folder: Path = FOLDER) -> list[Passage]:
     """All passages of a folder of JSONL files, in file order.
 
     Raises:
-        ExpStarError: no file there, an empty text, or an id that stands twice.
+        ExpStarError: no file there, an empty text or a huge one, or an id that stands twice.
     """
     passages: dict[str, Passage] = {}
     for path in sorted(Path(folder).glob("*.jsonl")):
@@ -28,6 +31,9 @@ def load_knowledge(folder: Path = FOLDER) -> list[Passage]:
                 raise ExpStarError(f"{path}: id {passage.id!r} stands twice, expected unique ids; rename one")
             if not passage.text.strip():
                 raise ExpStarError(f"{path}: text of {passage.id!r} is empty, expected a passage; write or remove it")
+            if len(passage.text) > MOST_CHARACTERS:
+                raise ExpStarError(f"{path}: text of {passage.id!r} has {len(passage.text)} characters, expected a passage of "
+                                   "about 100 words; cut the file with `python -m expstar_utils.shards`")
             passages[passage.id] = passage
     if not passages:
         raise ExpStarError(f"{folder}: no *.jsonl with passages there; give the folder of a knowledge base")
@@ -106,12 +112,59 @@ def substances(families: Iterable) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def write_hazard_cards(folder: Path = FOLDER) -> Path:
-    """Write the hazard cards of all substances of Mini."""
-    from expstar_utils.mini.build import SPECS
-    from expstar_utils.mini.family import load_families
-    return write_jsonl(folder / CARDS, [hazard_card(cas, name) for cas, name in substances(load_families(SPECS)).items()])
+def read_substances(path: Path) -> dict[str, str | None]:
+    """CAS number -> name, or None, from a text file: `630-08-0 carbon monoxide` a line; empty lines and `#` are passed over.
+
+    Raises:
+        ExpStarError: no such file, or not UTF-8 text.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExpStarError(f"{path}: cannot be read ({error}), expected lines of a CAS number and a name; give another "
+                           "file") from None
+    split = [line.split(None, 1) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return {cas: rest[0].strip() if rest else None for cas, *rest in split}
+
+
+def write_hazard_cards(folder: Path = FOLDER, named: Mapping[str, str | None] | None = None,
+                       report: Callable[[Problem], None] | None = None) -> Path:
+    """Write hazard cards; what cannot be made is reported, and the others are written.
+
+    Args:
+        named: CAS number -> name; None takes all substances of Mini. report: None raises at the first unknown number.
+    """
+    if named is None:
+        from expstar_utils.mini.build import SPECS
+        from expstar_utils.mini.family import load_families
+        named = substances(load_families(SPECS))
+    cards = []
+    for cas, name in named.items():
+        try:
+            cards.append(hazard_card(cas, name))
+        except ExpStarError as error:
+            if report is None:
+                raise
+            report(Problem(file=str(folder / CARDS), field="CAS number", found=f"{cas!r} ({error})",
+                           expected="one that the `chemicals` package knows", todo="correct it; the other cards were written"))
+    return write_jsonl(folder / CARDS, cards)
+
+
+def main() -> None:
+    """Write cards from the command line; ends with status 1 when a number was unknown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cas", type=Path, help="file with a CAS number and a name a line; left out, Mini's substances")
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    given = parser.parse_args()
+    problems: list[Problem] = []
+    try:
+        named = read_substances(given.cas) if given.cas else None
+        print(write_hazard_cards(given.out, named, problems.append))
+    except ExpStarError as error:
+        raise SystemExit(str(error)) from None
+    if problems:
+        raise SystemExit("\n".join(map(str, problems)))
 
 
 if __name__ == "__main__":
-    print(write_hazard_cards())
+    main()

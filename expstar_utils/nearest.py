@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+import torch
 
-from expstar_utils.files import read_json, write_json
+from expstar_utils.files import read_json, replacing, write_json
 from expstar_utils.records import ExpStarError
 
 KINDS = ("flat", "hnsw", "ivf_sq", "ivf_pq")
@@ -45,12 +45,13 @@ def kind_for(count: int) -> str:
     return "flat" if count <= FEW else "hnsw" if count <= MANY // 5 else "ivf_sq" if count <= MANY else "ivf_pq"
 
 
-def check_vectors(vectors: np.ndarray, name: str) -> None:
-    """Raises ExpStarError for vectors that hold NaN or infinity or are not of length 1."""
+def check_vectors(vectors: np.ndarray, name: str, ids: Sequence[str] | None = None) -> None:
+    """Raises ExpStarError for the first vector that holds NaN or infinity or is not of length 1; `ids` names its passage."""
     lengths = np.linalg.norm(vectors.astype(np.float32), axis=1)
     wrong = np.flatnonzero(~(np.abs(lengths - 1) < 0.02))
     if len(wrong):
-        raise ExpStarError(f"{name}: vector {wrong[0]} has length {lengths[wrong[0]]:g}, expected 1; encode that passage again")
+        of = f"vector {wrong[0]}" + (f" of {ids[wrong[0]]!r}" if ids else "")
+        raise ExpStarError(f"{name}: {of} has length {lengths[wrong[0]]:g}, expected 1; encode that passage again")
 
 
 def sections(vectors: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -60,13 +61,42 @@ def sections(vectors: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def exact(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores float32 [q, k] and rows int64 [q, k] by comparing everything, best first; vectors may lie on disk."""
+    """Scores float32 [q, k] and rows int64 [q, k] by comparing everything, best first; vectors may lie on disk.
+
+    On a GPU in half precision, and the exact scores of RESCORED times as many decide.
+    """
+    k = min(k, len(vectors))
+    if torch.cuda.is_available():
+        return rescored(vectors, queries, exact_torch(vectors, queries, min(RESCORED * k, len(vectors)), "cuda"), k)
     heap = faiss.ResultHeap(len(queries), k, keep_max=True)
     for at, part in sections(vectors):
         scores, rows = faiss.knn(np.ascontiguousarray(queries, np.float32), part, min(k, len(part)), faiss.METRIC_INNER_PRODUCT)
         heap.add_result(scores, rows + at)
     heap.finalize()
     return heap.D, heap.I
+
+
+def exact_torch(vectors: np.ndarray, queries: np.ndarray, k: int, device: str) -> np.ndarray:
+    """Rows int64 [q, k] of the nearest, best first, compared in float16 on a device, a section at a time."""
+    asked = torch.from_numpy(np.ascontiguousarray(queries, np.float32)).to(device, torch.float16)
+    best = torch.full((len(queries), k), -torch.inf, device=device)
+    rows = torch.full((len(queries), k), -1, device=device)
+    for at in range(0, len(vectors), SECTION):
+        part = torch.from_numpy(np.array(vectors[at:at + SECTION], np.float16)).to(device)
+        scores, found = (asked @ part.T).float().topk(min(k, len(part)), dim=1)
+        best, order = torch.cat([best, scores], 1).topk(k, dim=1)
+        rows = torch.cat([rows, found + at], 1).gather(1, order)
+    return rows.cpu().numpy()
+
+
+def rescored(vectors: np.ndarray, queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best k of every query's candidates int [q, m] by their exact vectors; missing candidates are -1."""
+    scores = np.full(rows.shape, -np.inf, np.float32)
+    for i, (query, its) in enumerate(zip(queries, rows, strict=True)):
+        there = its >= 0
+        scores[i, there] = vectors[its[there]].astype(np.float32) @ query
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
 
 
 def _empty(kind: str, dimensions: int, count: int) -> faiss.Index:
@@ -100,6 +130,9 @@ def build(vectors: np.ndarray, folder: Path, encoder: str, passages_sha256: str,
         raise ExpStarError(f"index kind {kind!r} is not known, expected one of {KINDS}; correct the profile")
     index = _empty(kind, vectors.shape[1], len(vectors))
     if not index.is_trained:
+        if hasattr(faiss, "index_cpu_to_all_gpus") and faiss.get_num_gpus():  # k-means is what takes long
+            cells = faiss.extract_index_ivf(index)
+            cells.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(cells.d))
         wanted = min(len(vectors), TRAIN_PER_CELL * faiss.extract_index_ivf(index).nlist)
         rows = np.sort(np.random.default_rng(seed).choice(len(vectors), wanted, replace=False))
         index.train(np.ascontiguousarray(vectors[rows], np.float32))
@@ -108,15 +141,22 @@ def build(vectors: np.ndarray, folder: Path, encoder: str, passages_sha256: str,
         index.add(part)
     found = Nearest(index, vectors, Manifest(encoder, passages_sha256, len(vectors), vectors.shape[1], kind))
     manifest = found.tune(queries, target, k) if queries is not None and kind != "flat" else found.manifest
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        faiss.write_index(index, str(Path(folder) / f".{ANN}.part"))
-        os.replace(Path(folder) / f".{ANN}.part", Path(folder) / ANN)
-    except (OSError, RuntimeError) as error:
-        raise ExpStarError(f"{folder}: the index cannot be written ({str(error).splitlines()[0][:80]}); free space or choose "
-                           "another folder") from error
+    with replacing(Path(folder) / ANN) as unfinished:
+        try:
+            faiss.write_index(index, str(unfinished))
+        except RuntimeError as error:
+            raise ExpStarError(f"{folder}: the index cannot be written ({str(error).splitlines()[0][:80]}); free space or choose "
+                               "another folder") from error
     write_json(Path(folder) / MANIFEST, asdict(manifest))
     return manifest
+
+
+def in_memory(vectors: np.ndarray, encoder: str, passages_sha256: str) -> Nearest:
+    """Exact search over vectors that are few enough to stay in memory; nothing is written."""
+    check_vectors(vectors, encoder)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors, np.float32))
+    return Nearest(index, vectors, Manifest(encoder, passages_sha256, len(vectors), vectors.shape[1], "flat"))
 
 
 class Nearest:
@@ -158,19 +198,12 @@ class Nearest:
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores float32 [q, k] and rows int64 [q, k], best first; k is capped at the number of vectors."""
         queries, k = np.ascontiguousarray(queries, np.float32), min(k, len(self.vectors))
+        if self.manifest.kind == "flat" and torch.cuda.is_available():
+            return exact(self.vectors, queries, k)
         if not self.manifest.kind.startswith("ivf"):
             return self.index.search(queries, k)
         _, rows = self.index.search(queries, min(RESCORED * k, len(self.vectors)))
-        return self._rescored(queries, rows, k)
-
-    def _rescored(self, queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The best k of every query's candidates by their exact vectors; missing candidates are -1."""
-        scores = np.full(rows.shape, -np.inf, np.float32)
-        for i, (query, its) in enumerate(zip(queries, rows, strict=True)):
-            there = its >= 0
-            scores[i, there] = self.vectors[its[there]].astype(np.float32) @ query
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
+        return rescored(self.vectors, queries, rows, k)
 
     def recall(self, queries: np.ndarray, truth: np.ndarray) -> float:
         """Share of the exact nearest rows, int [q, k], that come back."""

@@ -6,12 +6,36 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from expstar_utils.files import describe
 from expstar_utils.records import ExpStarError
 
 FOLDER = Path(__file__).parents[1] / "notebooks" / "profiles"
+
+
+class RetrieverPart(BaseModel):
+    """One search of a retriever; several of them are fused by rank (`hybrid`).
+
+    name: bm25, or an encoder of `encoders.ENCODERS`. options: that encoder's. query: what is asked with, of title, narration and
+    clip; those that read only leave the clip out. weight: of its ranks in the fusion. text, video: weights of what is read and
+    of what is seen in one query vector.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["bm25", "text", "lit", "clip", "eva_clip", "viclip"]
+    options: dict[str, Any] = {}
+    query: tuple[Literal["title", "narration", "clip"], ...] = Field(("title", "narration", "clip"), min_length=1)
+    weight: float = Field(1.0, gt=0)
+    text: float = Field(0.3, gt=0)
+    video: float = Field(0.7, gt=0)
+
+    @model_validator(mode="after")
+    def _can_read(self) -> RetrieverPart:
+        if self.name in ("bm25", "text") and set(self.query) == {"clip"}:
+            raise ValueError(f"{self.name} reads, found a query of clips alone, expected title or narration in it")
+        return self
 
 
 class Profile(BaseModel):
@@ -61,9 +85,12 @@ class Profile(BaseModel):
     history_dropout: float = Field(0.0, ge=0, le=1)
     closed_book: float = Field(0.0, ge=0, le=1)
     history: Literal["summary", "narration"] = "summary"
-    text_weight: float = Field(0.3, ge=0)
-    video_weight: float = Field(0.7, ge=0)
-    lexical_weight: float = Field(0.0, ge=0, le=1)
+    knowledge_base: str = ""
+    retrievers: tuple[RetrieverPart, ...] = Field((RetrieverPart(name="lit"),), min_length=1)
+    compared: tuple[RetrieverPart, ...] = ()
+    diversity: float = Field(0.0, ge=0, le=1)
+    index_kind: Literal["flat", "hnsw", "ivf_sq", "ivf_pq"] | None = None
+    index_recall: float = Field(0.95, gt=0, le=1)
     passages: int = Field(8, ge=1)
     tau: float = Field(0.5, ge=0, le=1)
     verdict_threshold: float = Field(0.5, ge=0, le=1)

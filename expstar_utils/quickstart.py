@@ -12,7 +12,6 @@ import torch
 from expstar_utils import annotate, export, inference, media, models, retrieval, speech
 from expstar_utils.annotators import topics
 from expstar_utils.datasets import Case
-from expstar_utils.knowledge import load_knowledge
 from expstar_utils.profiles import Profile, load_profile
 from expstar_utils.prompts import load_prompts, parse
 from expstar_utils.records import AsrFile, ExpStarError, Prediction, RawStep, VirtualClip, format_time
@@ -44,7 +43,7 @@ def find_steps(info: media.VideoInfo, title: str, language: str | None = None) -
 
 
 def commentator(setting: Profile, seed: int = 42) -> inference.Commentator:
-    """The shipped model of a profile with the embedded knowledge base, ready to comment.
+    """The shipped model of a profile with its knowledge base, ready to comment.
 
     On a CPU in float32: each kind of CPU rounds bfloat16 sums in its own way, and on strange pictures the words hang on it.
     """
@@ -52,11 +51,10 @@ def commentator(setting: Profile, seed: int = 42) -> inference.Commentator:
     dtype = getattr(torch, setting.dtype) if torch.cuda.is_available() else torch.float32
     adapter = models.SHIPPED / "adapter" if setting.base == models.TINY else None
     model, processor = models.load(setting.base, adapter, dtype)
-    retriever = retrieval.make_retriever(retrieval.load_tower(), retrieval.Index.cached(load_knowledge()),
-                                         setting.text_weight, setting.video_weight, setting.lexical_weight)
+    retriever = retrieval.open_retriever(setting)
     how = inference.Settings(tau=setting.tau, verdict_threshold=setting.verdict_threshold, passages=setting.passages,
                              shown=setting.shown, max_new_tokens=setting.max_new_tokens, seed=seed)
-    return inference.Commentator(model, processor, load_prompts(), retriever, how)
+    return inference.Commentator(model, processor, load_prompts(), retriever.for_step, how)
 
 
 def comment_video(writer: inference.Commentator, info: media.VideoInfo, title: str, subject: str, steps: Sequence[RawStep],
@@ -66,7 +64,7 @@ def comment_video(writer: inference.Commentator, info: media.VideoInfo, title: s
     Args:
         subject: subject key for the prompt; empty guesses it from the title.
     """
-    subject = subject or retrieval.guess_subject(retrieval.Index.cached(load_knowledge()), title)
+    subject = subject or retrieval.guess_subject(title)
     cases, predictions, previous = [], [], []
     for step in steps:
         clip = VirtualClip(video=str(info.path), start=step.start_s, end=step.end_s)

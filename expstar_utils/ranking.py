@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, hypergeom
 
 RANK_OFFSET = 60  # of reciprocal-rank fusion (Cormack, Clarke, Buettcher, SIGIR 2009)
 
@@ -13,6 +13,11 @@ RANK_OFFSET = 60  # of reciprocal-rank fusion (Cormack, Clarke, Buettcher, SIGIR
 def hits(rankings: Sequence[Sequence[str]], gold: Sequence[set[str]], k: int) -> np.ndarray:
     """Whether one of the passages that a query needs is among its first k; float [queries with gold], 0 or 1."""
     return np.array([float(not needed.isdisjoint(ranking[:k])) for ranking, needed in zip(rankings, gold, strict=True) if needed])
+
+
+def chance(choices: int, gold: int, k: int) -> float:
+    """Probability that k passages drawn at random from so many hold at least one of the gold ones."""
+    return float(hypergeom.sf(0, choices, gold, min(k, choices)))
 
 
 def ndcg(rankings: Sequence[Sequence[str]], grades: Sequence[Mapping[str, int]], k: int) -> np.ndarray:
@@ -49,8 +54,9 @@ def interval(values: np.ndarray, level: float = 0.95, resamples: int = 2000, see
     return mean, float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
-def fused(rankings: Sequence[Sequence[int]], weights: Sequence[float] | None = None, offset: int = RANK_OFFSET) -> list[int]:
-    """One ranking from several of the same query, by weighted reciprocal ranks; ties in the order of the first ranking.
+def fused_scores(rankings: Sequence[Sequence[int]], weights: Sequence[float] | None = None,
+                 offset: int = RANK_OFFSET) -> dict[int, float]:
+    """Items of several rankings of one query with their weighted reciprocal ranks, best first; ties as in the first ranking.
 
     For rankings that do not live in one space, where scores cannot be added.
     """
@@ -59,4 +65,4 @@ def fused(rankings: Sequence[Sequence[int]], weights: Sequence[float] | None = N
     for ranking, weight in zip(rankings, weights, strict=True):
         for rank, item in enumerate(ranking, 1):
             scores[item] = scores.get(item, 0.0) + weight / (offset + rank)
-    return sorted(scores, key=lambda item: -scores[item])
+    return dict(sorted(scores.items(), key=lambda pair: -pair[1]))

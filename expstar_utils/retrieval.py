@@ -1,218 +1,197 @@
-"""Clips and passages in one space: MiniLM for text, the trained tower for frames, and an exact index."""
+"""From a step to passages: the searches that a profile names, over its knowledge base, their rankings fused into one."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import bm25s
-import faiss
 import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
-from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
+from tqdm import tqdm
 
 from expstar_utils import weights
-from expstar_utils.knowledge import is_hazard_card
-from expstar_utils.models import FRAME_PX, trained_tower, vision_config
-from expstar_utils.ranking import fused, hits
-from expstar_utils.records import Passage, RetrievalResult
+from expstar_utils.datasets import Case
+from expstar_utils.encoders import Encoder, load_encoder
+from expstar_utils.files import replacing
+from expstar_utils.knowledge import FOLDER, is_hazard_card, load_knowledge
+from expstar_utils.nearest import Nearest, build, check_vectors, in_memory
+from expstar_utils.profiles import Profile, RetrieverPart
+from expstar_utils.ranking import fused_scores
+from expstar_utils.records import ExpStarError, Passage, Problem, RetrievalResult
+from expstar_utils.searches import Query, Search, VectorSearch, WordSearch, encode_queries, read_clip
+from expstar_utils.shards import StoredPassages
+from expstar_utils.vectors import index_folder, merged
 
-TEXT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-DIMENSIONS = 384
 RANK_OFFSET = 9  # of the fused rankings; smaller than usual: the first few decide
+SOME = 64  # queries whose clips are in memory at a time
+DEPTH = 200  # ranks of each search that a fusion reads
+POOL, ALIKE = 60, 0.65  # of `diversity`: how many of the best are reordered, and the cosine from which two passages are alike
 
 
-@lru_cache(maxsize=2)
-def _text_model(name: str):
-    from sentence_transformers import SentenceTransformer
-    return SentenceTransformer(str(weights.find(name)), device="cpu")
+class Retriever:
+    """Passages by one search, or by several whose rankings are fused (`hybrid`).
 
-
-def encode_texts(texts: Sequence[str], name: str = TEXT_ENCODER, progress: bool = False) -> np.ndarray:
-    """Embeddings of texts, float32 [n, 384], each of length 1."""
-    if not texts:
-        return np.zeros((0, DIMENSIONS), np.float32)
-    return _text_model(name).encode(list(texts), normalize_embeddings=True, batch_size=32, show_progress_bar=progress)
-
-
-class Tower(nn.Module):
-    """SigLIP-shaped ViT whose pooled output lies in the text encoder's space.
-
-    Its `vision_model` is, weight for weight, the vision tower of ExpStar-Tiny.
+    Args:
+        passages: what can be found, by position. searches: each with the weight of its ranks.
+        diversity: share of its score that a passage loses for every better one that is like it, 0 to 1: eight sisters of one
+            passage leave no room for another (after Carbonell and Goldstein, SIGIR 1998). Likeness is the first encoder's.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        config = vision_config()
-        self.vision_model = SmolVLMVisionTransformer._from_config(config)
-        self.norm = nn.BatchNorm1d(config.hidden_size)  # a clip differs little from its sister: centre before projecting
-        self.projection = nn.Linear(config.hidden_size, DIMENSIONS)
+    def __init__(self, passages: Sequence[Passage], searches: Sequence[tuple[Search, float]], diversity: float = 0.0):
+        self.passages, self.searches, self.diversity = passages, list(searches), diversity
+        self._vectors = next((s.nearest.vectors for s, _ in searches if isinstance(s, VectorSearch)), None)
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Clip embeddings.
+    def rank(self, queries: Sequence[Query], k: int, without: frozenset[int] = frozenset()) -> list[list[int]]:
+        """Positions of at most k passages for every query, best first, leaving some out (those held back from training)."""
+        depth = min(max(DEPTH, k) + len(without), len(self.passages))
+        columns = [search.rank(queries, depth) for search, _ in self.searches]
+        rankings = []
+        for rows in zip(*columns, strict=True):
+            kept = [[int(i) for i in row if i >= 0 and i not in without] for row in rows]
+            rankings.append(self._diverse(fused_scores(kept, [weight for _, weight in self.searches], RANK_OFFSET))[:k])
+        return rankings
 
-        Args:
-            pixels: float [clips, frames, 3, 128, 128], values -1..1.
+    def _diverse(self, scored: dict[int, float]) -> list[int]:
+        """The best reordered: a passage waits behind others for each of its likes before it."""
+        if not scored or not self.diversity or self._vectors is None:
+            return list(scored)
+        pool, scores = list(scored)[:POOL], np.array(list(scored.values())[:POOL])
+        vectors = self._vectors[pool].astype(np.float32)
+        alike, chosen = vectors @ vectors.T > ALIKE, []
+        for _ in pool:
+            best = int(np.argmax(scores))
+            chosen.append(pool[best])
+            scores[alike[best]] *= 1 - self.diversity
+            scores[best] = -1.0
+        return chosen + list(scored)[POOL:]
 
-        Returns:
-            float [clips, 384], each of length 1.
-        """
-        clips, frames = pixels.shape[:2]
-        flat = pixels.flatten(0, 1)
-        side = FRAME_PX // self.vision_model.config.patch_size
-        mask = torch.ones(len(flat), side, side, dtype=torch.bool)
-        states = self.vision_model(pixel_values=flat, patch_attention_mask=mask).last_hidden_state
-        pooled = states.float().mean(1).view(clips, frames, -1).mean(1)
-        return nn.functional.normalize(self.projection(self.norm(pooled)), dim=-1)
+    def find(self, query: Query, k: int) -> list[Passage]:
+        """At most k passages for one query, best first."""
+        return [self.passages[i] for i in self.rank([query], k)[0]]
 
-
-def to_pixels(frames: np.ndarray) -> torch.Tensor:
-    """uint8 [..., frames, 128, 128, 3] -> float [..., frames, 3, 128, 128] in -1..1, as the LMM's processor makes them."""
-    return torch.from_numpy(frames).movedim(-1, -3).float() / 127.5 - 1
-
-
-def save_tower(tower: Tower, path: Path) -> Path:
-    """Write the tower's weights (bf16 safetensors)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.to(torch.bfloat16).contiguous() for k, v in tower.state_dict().items()}, path)
-    return path
-
-
-def load_tower(path: Path | None = None) -> Tower:
-    """The trained tower (default: the shipped one), in float32 and ready to encode."""
-    tower = Tower()
-    tower.load_state_dict({k: v.float() for k, v in load_file(trained_tower(path)).items()})
-    return tower.eval()
+    def for_step(self, case: Case, clip: np.ndarray, k: int) -> list[Passage]:
+        """At most k passages for a step and its clip, uint8 RGB [frames, height, width, 3], best first."""
+        return self.find(Query.of(case, clip), k)
 
 
-@torch.inference_mode()
-def encode_clips(tower: Tower, clips: Sequence[np.ndarray]) -> np.ndarray:
-    """Embeddings of clips (uint8 [frames, 128, 128, 3] each, any number of frames), float32 [n, 384], length 1."""
-    vectors = [tower(to_pixels(frames)[None]).numpy() for frames in clips]
-    return np.concatenate([np.zeros((0, DIMENSIONS), np.float32), *vectors])
+def retrieve(retrievers: Mapping[str, Retriever], cases: Sequence[Case], frames: Callable[[Case], np.ndarray], k: int,
+             report: Callable[[Problem], None], without: frozenset[int] = frozenset()) -> dict[str, list[RetrievalResult]]:
+    """What each retriever finds for every case, ungraded, in the published format; clips are read once, some at a time.
+
+    Args:
+        frames: a case's clip, uint8 RGB [frames, height, width, 3]. without: positions of passages that are left out.
+        report: is told of a clip that cannot be read; its case is asked with words alone.
+    """
+    found: dict[str, list[RetrievalResult]] = {name: [] for name in retrievers}
+    for at in tqdm(range(0, len(cases), SOME), desc="search", unit=f"{SOME} steps"):
+        some = cases[at:at + SOME]
+        queries = [Query.of(case, read_clip(case, frames, report)) for case in some]
+        for name, retriever in retrievers.items():
+            found[name] += [_result(case, [retriever.passages[i] for i in row])
+                            for case, row in zip(some, retriever.rank(queries, k, without), strict=True)]
+    return found
 
 
-def fuse(text: np.ndarray, video: np.ndarray | None, text_weight: float = 0.3, video_weight: float = 0.7) -> np.ndarray:
-    """Query vectors from text and video in one space, float32 [n, 384], length 1 (paper: text 0.3, video 0.7)."""
-    mixed = text if video is None else text_weight * text + video_weight * video
-    return (mixed / np.linalg.norm(mixed, axis=-1, keepdims=True)).astype(np.float32)
+def _result(case: Case, passages: Sequence[Passage]) -> RetrievalResult:
+    return RetrievalResult.model_validate({
+        "id": case.id, "query": case.query, "video_path": case.clip if isinstance(case.clip, str) else case.clip.to_dict(),
+        "is_rag": True, "documents": [passage.to_dict() for passage in passages]})
 
 
-def _words(texts: Sequence[str]) -> list[list[str]]:
-    return bm25s.tokenize(list(texts), stopwords=None, show_progress=False, return_ids=False)
+# Opening what a profile names
+
+def open_knowledge(folder: str | Path = "") -> Sequence[Passage]:
+    """Passages of a folder: JSONL files, read whole, or shards (`shards.build`), read where they are asked for; "": ours."""
+    folder = Path(folder or FOLDER)
+    return StoredPassages(folder) if any(folder.glob("shard-*")) else load_knowledge(folder)
+
+
+def open_retriever(setting: Profile, tower: Path | None = None, parts: Sequence[RetrieverPart] | None = None,
+                   tuning: Sequence[Query] = ()) -> Retriever:
+    """The retriever of a profile over its knowledge base.
+
+    Args:
+        tower: weights of `lit`'s tower; None takes the shipped ones.
+        parts: other searches than the profile's (to compare them).
+        tuning: held-out queries, with clips where clips will be asked with; a large base's index is tuned on them as it is built.
+
+    Raises:
+        ExpStarError: no knowledge base, no weights, or the vectors of a large base were not made yet.
+    """
+    passages = open_knowledge(setting.knowledge_base)
+    searches: list[tuple[Search, float]] = []
+    for part in parts or setting.retrievers:
+        if part.name == "bm25":
+            folder = passages.folder / "bm25" if isinstance(passages, StoredPassages) else None
+            searches.append((WordSearch(passages, part, folder), part.weight))
+        else:
+            encoder = part_encoder(part, tower)
+            searches.append((VectorSearch(encoder, _opened(passages, encoder, part, setting, tuning), part), part.weight))
+    return Retriever(passages, searches, setting.diversity)
+
+
+def part_encoder(part: RetrieverPart, tower: Path | None = None) -> Encoder:
+    """The encoder that a part names, with its weights; loaded once for parts that differ in their queries alone."""
+    options = dict(part.options)
+    needs = {"clip": "pretrained", "eva_clip": "pretrained", "viclip": "checkpoint"}.get(part.name)
+    if needs and not options.get(needs):
+        raise ExpStarError(f"retriever {part.name!r} has no `{needs}` in its options, expected name or path of its weights; add "
+                           "it to the profile")
+    if part.name == "lit" and tower is not None:
+        options.setdefault("tower", str(tower))
+    changed = Path(options["tower"]).stat().st_mtime_ns if "tower" in options else 0
+    return _encoder(part.name, json.dumps(options, sort_keys=True), changed)
+
+
+@lru_cache(maxsize=3)
+def _encoder(name: str, options: str, changed: int) -> Encoder:
+    return load_encoder(name, **json.loads(options))
+
+
+def _opened(passages: Sequence[Passage], encoder: Encoder, part: RetrieverPart, setting: Profile,
+            tuning: Sequence[Query]) -> Nearest:
+    if not isinstance(passages, StoredPassages):
+        return in_memory(passage_vectors(passages, encoder), encoder.name, content_hash(passages))
+    vectors, folder = merged(passages, encoder), index_folder(passages.folder, encoder)
+    if tuning and not (folder / "manifest.json").is_file():
+        asked = encode_queries(encoder, part, list(tuning))
+        build(vectors, folder, encoder.name, passages.sha256, setting.index_kind, asked, setting.index_recall)
+    return Nearest.opened(folder, vectors, encoder.name, passages.sha256)
 
 
 def content_hash(passages: Sequence[Passage]) -> str:
     """sha256 of ids, titles and texts: says which knowledge base a frozen result came from."""
+    if isinstance(passages, StoredPassages):
+        return passages.sha256
     content = "\x00".join(f"{p.id}\x01{p.title}\x01{p.text}" for p in passages)
-    return hashlib.sha256(f"{TEXT_ENCODER}\x00{content}".encode()).hexdigest()
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
-class Index:
-    """Exact inner-product search over passages.
-
-    Args:
-        passages: what can be found.
-        vectors: float32 [n, 384] of length 1; None encodes title and text of the passages.
-    """
-
-    def __init__(self, passages: Sequence[Passage], vectors: np.ndarray | None = None):
-        self.passages = list(passages)
-        self.vectors = encode_texts([f"{p.title}. {p.text}" for p in passages]) if vectors is None else vectors
-        self._flat = faiss.IndexFlatIP(DIMENSIONS)
-        self._flat.add(np.ascontiguousarray(self.vectors, np.float32))
-        self._lexical = bm25s.BM25()
-        self._lexical.index(_words([f"{p.title}. {p.text}" for p in passages]), show_progress=False)
-
-    @classmethod
-    def cached(cls, passages: Sequence[Passage]) -> Index:
-        """Index over passages whose vectors are kept in the cache folder by content: encoded once a machine."""
-        digest = content_hash(passages)[:16]
-        path = weights.cache_folder() / f"index-{digest}.npy"
-        if path.is_file():
-            return cls(passages, np.load(path, allow_pickle=False))
-        index = cls(passages)
+def passage_vectors(passages: Sequence[Passage], encoder: Encoder) -> np.ndarray:
+    """Vectors of passages in memory, float32 [n, d], kept in the cache folder by encoder and content: made once a machine."""
+    digest = hashlib.sha256(f"{encoder.name}\x00{content_hash(passages)}".encode()).hexdigest()[:16]
+    path = weights.cache_folder() / f"passages-{digest}.npy"
+    if not path.is_file():
+        vectors = encoder.encode_texts([f"{p.title}. {p.text}" for p in passages])
+        check_vectors(vectors, str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}.part")
-        with open(unfinished, "wb") as file:
-            np.save(file, index.vectors)
-        os.replace(unfinished, path)
-        return index
-
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores float [n, k] and passage positions int [n, k], best first; k is capped at the number of passages."""
-        return self._flat.search(np.ascontiguousarray(queries, np.float32), min(k, len(self.passages)))
-
-    def hybrid(self, texts: Sequence[str], queries: np.ndarray, k: int, lexical_weight: float = 0.8) -> np.ndarray:
-        """Passage positions int [n, k], best first, by weighted reciprocal-rank fusion of BM25 and vector search.
-
-        Sister passages differ in a word or two that vectors hardly tell apart; BM25 sees the words, vectors the picture.
-
-        Args:
-            texts: what BM25 searches. queries: what the vectors are compared with, float [n, 384].
-            lexical_weight: of BM25, 0-1; the vectors have the rest. Source of the fusion: Cormack et al., SIGIR 2009.
-        """
-        k, everything = min(k, len(self.passages)), len(self.passages)
-        _, by_vector = self.search(queries, everything)
-        weights, rows = [lexical_weight, 1 - lexical_weight], []
-        for words, near in zip(_words(texts), by_vector.tolist(), strict=True):
-            by_words = np.argsort(-self._lexical.get_scores(words), kind="stable").tolist()
-            rows.append(fused([by_words, near], weights, RANK_OFFSET)[:k])
-        return np.array(rows, np.int64).reshape(len(texts), k)
-
-    def without(self, ids: set[str]) -> Index:
-        """The same index without some passages (those held out from training)."""
-        keep = [i for i, p in enumerate(self.passages) if p.id not in ids]
-        return Index([self.passages[i] for i in keep], self.vectors[keep])
+        with replacing(path) as unfinished, open(unfinished, "wb") as file:
+            np.save(file, vectors)
+    return np.load(path, allow_pickle=False)
 
 
-def retrieve(index: Index, query_ids: Sequence[str], queries: Sequence[str], clips: Sequence, places: np.ndarray,
-             grades: Sequence[dict[str, int]] | None = None) -> list[RetrievalResult]:
-    """What was found for every query, in the published retrieval format.
-
-    Args:
-        clips: path or virtual clip of each query. places: positions of the passages found, int [n, k], best first.
-        grades: for each query passage id -> relevance 1-5; ids that are not there get 1; None leaves documents ungraded.
-    """
-    results = []
-    for i, row in enumerate(places):
-        documents = [index.passages[j].to_dict() for j in row]
-        if grades is not None:
-            documents = [d | {"relevant": grades[i].get(d["id"], 1)} for d in documents]
-        clip = clips[i] if isinstance(clips[i], str) else clips[i].to_dict()
-        results.append(RetrievalResult.model_validate(
-            {"id": query_ids[i], "query": queries[i], "video_path": clip, "is_rag": True, "documents": documents}))
-    return results
+def text_search(passages: Sequence[Passage] | None = None) -> tuple[Sequence[Passage], VectorSearch]:
+    """(passages, search by MiniLM's vectors of title and narration); None takes the embedded knowledge base."""
+    passages, part = passages or load_knowledge(), RetrieverPart(name="text")
+    encoder = part_encoder(part)
+    return passages, VectorSearch(encoder, in_memory(passage_vectors(passages, encoder), encoder.name, ""), part)
 
 
-def make_retriever(tower: Tower | None, index: Index, text_weight: float, video_weight: float, lexical_weight: float):
-    """Function (text query, words, frames, k) -> passages, best first: words, and the vectors of text and clip together.
-
-    Args:
-        tower: video encoder; None leaves the clip out of the query.
-    """
-    def find(query: str, words: str, frames, k: int) -> list[Passage]:
-        """The k best passages for one clip and what was narrated."""
-        text = encode_texts([query])
-        video = encode_clips(tower, [frames.pixels]) if tower is not None else None
-        places = index.hybrid([words], fuse(text, video, text_weight, video_weight), k, lexical_weight)
-        return [index.passages[i] for i in places[0]]
-    return find
-
-
-def guess_subject(index: Index, title: str) -> str:
-    """Subject whose passages lie nearest to a title (passage ids begin with their subject)."""
-    _, places = index.search(encode_texts([title]), 9)
-    subjects = [index.passages[i].id.split("-")[0] for i in places[0] if not is_hazard_card(index.passages[i])]
+def guess_subject(title: str) -> str:
+    """Subject whose passages of the embedded base lie nearest to a title (their ids begin with their subject)."""
+    passages, search = text_search()
+    near = [passages[i] for i in search.rank([Query(title)], 9)[0]]
+    subjects = [p.id.split("-")[0] for p in near if not is_hazard_card(p)]
     return max(subjects, key=subjects.count) if subjects else "science"
-
-
-def recall_at(results: Sequence[RetrievalResult], gold: Sequence[set[str]], k: int) -> float:
-    """Share of queries with at least one gold passage among the first k (queries without gold are left out)."""
-    found = hits([[d.id for d in r.documents] for r in results], gold, k)
-    return float(found.mean()) if len(found) else float("nan")

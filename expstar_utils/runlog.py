@@ -65,16 +65,22 @@ class Stage:
         self.folder = self.run_dir / name
         self.folder.mkdir(parents=True, exist_ok=True)
         self._started, self._git_sha = time.monotonic(), git_sha()  # of the code that runs, whatever is changed meanwhile
+        self.laps: dict[str, dict[str, float]] = {}
+
+    def lap(self, name: str) -> None:
+        """Note that a part of the stage is done: seconds since the last note, and the most memory used so far."""
+        until = self._started + sum(lap["s"] for lap in self.laps.values())
+        self.laps[name] = {"s": round(time.monotonic() - until, 2), "peak_mib": round(_peak_mib())}
 
     def finish(self, file: str = "metrics.json", **metrics: Any) -> dict[str, Any]:
         """Write the stage's metrics and return them with everything that identifies the run.
 
         `wall_s` is of this run; `total_s` adds the finished runs with the same parameters before it, whose work it found.
         """
-        peak_mib, wall_s = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.monotonic() - self._started
+        wall_s = time.monotonic() - self._started
         record = {"stage": self.name, "parameters": self.parameters, "git_sha": self._git_sha, "packages": versions(),
                   "wall_s": round(wall_s, 1), "total_s": round(wall_s + self._seconds_before(self.folder / file), 1),
-                  "peak_memory_mib": round(peak_mib), "metrics": metrics}
+                  "peak_memory_mib": round(_peak_mib()), "metrics": metrics} | ({"laps": self.laps} if self.laps else {})
         write_json(self.folder / file, record)
         return record
 
@@ -85,6 +91,10 @@ class Stage:
     def earlier(self, name: str) -> Path:
         """Folder of an earlier stage of the same run."""
         return self.run_dir / name
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def read_metrics(path: Path) -> dict[str, Any]:

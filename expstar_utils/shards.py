@@ -6,23 +6,26 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import os
 import zlib
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from expstar_utils.files import read_json, write_json
+from expstar_utils.files import read_json, replacing, write_json
 from expstar_utils.passages import WORDS, Document, Novelty, cut, new_ones
 from expstar_utils.records import ExpStarError, Passage, Problem
 from expstar_utils.sources import documents
 
-PART_PASSAGES = 20_000
+PART_PASSAGES, GROUP_PASSAGES = 20_000, 1000  # in a file; in a group of rows that is read together
 SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "title", "section", "text")])
 DONE = "done.json"
 
@@ -43,7 +46,7 @@ class Shard:
         """How many documents the parts on disk hold; their passages count as seen."""
         read = 0
         for path in self.parts():
-            told = {k.decode(): v.decode() for k, v in (parquet.read_schema(path).metadata or {}).items()}
+            told = metadata(path)
             if json.loads(told.get("recipe", "{}")) != self.recipe:
                 raise ExpStarError(f"{path}: found a part that was made from something else, expected {self.recipe}; choose "
                                    "another `out` or remove the folder")
@@ -59,18 +62,18 @@ class Shard:
     def write(self, documents_read: int) -> None:
         """Put the waiting passages into the next part, under a temporary name that is then changed."""
         path = self.folder / f"part-{len(self.parts()):05d}.parquet"
-        told = {"recipe": json.dumps(self.recipe), "documents": str(documents_read)}
         columns = {name: [getattr(row, name) for row in self.rows] for name in SCHEMA.names}
-        unfinished = path.with_name(f".{path.name}.part")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            parquet.write_table(pa.table(columns, SCHEMA.with_metadata(told)), unfinished, compression="zstd")
-            os.replace(unfinished, path)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise ExpStarError(f"{path}: cannot be written ({error.strerror or error}); free space or choose another "
-                               "`out`, the parts before are whole") from error
+        content = hashlib.sha256(json.dumps(columns, ensure_ascii=False).encode()).hexdigest()
+        told = {"recipe": json.dumps(self.recipe), "documents": str(documents_read), "content_sha256": content}
+        with replacing(path) as unfinished:
+            parquet.write_table(pa.table(columns, SCHEMA.with_metadata(told)), unfinished, compression="zstd",
+                                row_group_size=GROUP_PASSAGES)
         self.rows = []
+
+
+def shard_name(shard: int, num_shards: int) -> str:
+    """Folder of a shard."""
+    return f"shard-{shard:03d}-of-{num_shards:03d}"
 
 
 def build(source: Path, out: Path, language: str = "en", shard: int = 0, num_shards: int = 1) -> dict[str, Any]:
@@ -93,7 +96,7 @@ def build(source: Path, out: Path, language: str = "en", shard: int = 0, num_sha
         raise ExpStarError(f"shard is {shard} of {num_shards}, expected 0 to {num_shards - 1}; correct it")
     size = Path(source).stat().st_size if Path(source).is_file() else None
     recipe = {"source": Path(source).name, "size": size, "language": language, "shard": [shard, num_shards], "words": WORDS}
-    state = Shard(Path(out) / f"shard-{shard:03d}-of-{num_shards:03d}", recipe)
+    state = Shard(Path(out) / shard_name(shard, num_shards), recipe)
     if (state.folder / DONE).is_file() and (done := read_json(state.folder / DONE))["recipe"] == recipe:
         return done
     problems: list[Problem] = []
@@ -122,11 +125,61 @@ def _passages(document: Document, language: str, problems: list[Problem]) -> lis
         return []
 
 
-def read_passages(folder: Path) -> Iterator[Passage]:
-    """Passages of all shards below a folder, in order, some rows in memory at a time."""
-    for path in sorted(Path(folder).glob("shard-*/part-*.parquet")):
-        for batch in parquet.ParquetFile(path).iter_batches(1000):
-            yield from (Passage(**row) for row in batch.to_pylist())
+def metadata(path: Path) -> dict[str, str]:
+    """What a part says of itself: recipe, documents read so far, content_sha256."""
+    return {k.decode(): v.decode() for k, v in (parquet.read_schema(path).metadata or {}).items()}
+
+
+class StoredPassages(Sequence[Passage]):
+    """Passages of all shards below a folder, in order; they stay on disk, and a thousand around each one asked for are kept.
+
+    Args:
+        folder: with `shard-*/part-*.parquet`, as `build` leaves it.
+
+    Raises:
+        ExpStarError: no passages there, a file that is none, a shard that was not built to its end or is missing.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.parts = sorted(self.folder.glob("shard-*/part-*.parquet"))
+        try:
+            counts, told = [parquet.read_metadata(p).num_rows for p in self.parts], [metadata(p) for p in self.parts]
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ExpStarError(f"{folder}: a part cannot be read ({str(error).splitlines()[0][:90]}); build its shard "
+                               "again") from None
+        self._check_shards()
+        self.ends = list(accumulate(counts))
+        self.sha256 = hashlib.sha256("".join(t["content_sha256"] for t in told).encode()).hexdigest()
+
+    def _check_shards(self) -> None:
+        there = sorted(p.name for p in self.folder.glob("shard-*") if (p / DONE).is_file())
+        count = int(there[0].rsplit("-", 1)[1]) if there else 1
+        wanted = [shard_name(i, count) for i in range(count)]
+        if there != wanted or not self.parts:
+            missing = sorted(set(wanted) - set(there)) or ["passages in its parts"]
+            raise ExpStarError(f"{self.folder}: {missing[0]} is not there as a whole, expected {len(wanted)} finished shards of "
+                               "one build; run `python -m expstar_utils.shards` for it")
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, position: int) -> Passage:
+        if not 0 <= position < len(self):
+            raise IndexError(position)
+        part = bisect_right(self.ends, position)
+        row = position - (self.ends[part - 1] if part else 0)
+        return Passage(**_group(str(self.parts[part]), row // GROUP_PASSAGES)[row % GROUP_PASSAGES])
+
+    def __iter__(self) -> Iterator[Passage]:
+        for path in self.parts:
+            for batch in parquet.ParquetFile(path).iter_batches(GROUP_PASSAGES):
+                yield from (Passage(**row) for row in batch.to_pylist())
+
+
+@lru_cache(maxsize=64)
+def _group(path: str, number: int) -> list[dict[str, Any]]:
+    return parquet.ParquetFile(path).read_row_group(number).to_pylist()
 
 
 def main() -> None:
@@ -140,6 +193,8 @@ def main() -> None:
     given = parser.parse_args()
     try:
         print(json.dumps(build(given.source, given.out, given.language, given.shard, given.num_shards)))
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"building a knowledge base needs the package {error.name!r}; pip install -e '.[knowledge]'") from None
     except ExpStarError as error:
         raise SystemExit(str(error)) from None
 

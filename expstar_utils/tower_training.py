@@ -15,9 +15,10 @@ from tqdm import tqdm
 from expstar_utils.augmentation import augment
 from expstar_utils.clips import clip_frames
 from expstar_utils.datasets import Case
+from expstar_utils.encoders import encode_texts
 from expstar_utils.files import append_jsonl
 from expstar_utils.models import FRAME_PX
-from expstar_utils.retrieval import Tower, encode_texts, to_pixels
+from expstar_utils.tower import Tower, to_pixels
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from expstar_utils.evaclip import must_fit
 from expstar_utils.records import ExpStarError
 
 VOCABULARY = 49_408  # of CLIP's tokens
@@ -133,12 +134,6 @@ def load_viclip(checkpoint: Path, config: ViclipConfig = ViclipConfig()) -> Vicl
         raise ExpStarError(f"{checkpoint}: cannot be read ({str(error).splitlines()[0][:100]}), expected a ViCLIP checkpoint of "
                            "tensors alone; download it again") from None
     model, state = Viclip(config), state.get("model", state)
-    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    wrong = [name for name in [*wanted, *state] if name not in wanted or name not in state or state[name].shape != wanted[name]]
-    if wrong:
-        found = tuple(state[wrong[0]].shape) if wrong[0] in state else "nothing"
-        expected = tuple(wanted[wrong[0]]) if wrong[0] in wanted else "nothing"
-        raise ExpStarError(f"{checkpoint}: {wrong[0]} is {found}, expected {expected}; this is no checkpoint of the "
-                           "architecture that was asked for")
+    must_fit(model, state, checkpoint)
     model.load_state_dict(state)
     return model.eval()

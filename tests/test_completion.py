@@ -13,7 +13,6 @@ from expstar_utils.files import read_json, write_json
 from expstar_utils.knowledge import load_knowledge
 from expstar_utils.miniatures import noise_clip
 from expstar_utils.records import AsrFile, ExpStarError, StepsFile
-from expstar_utils.retrieval import Index
 
 HEARD = {"subtitles": [{"id": n, "startTime": n, "endTime": n + 0.8, "text": f"Line {n}.", "text_en": f"Line {n}."}
                        for n in (0, 1)]}
@@ -136,7 +135,7 @@ def test_a_shipped_video_becomes_pairs_offline(row, tmp_path):
     video.parent.mkdir(parents=True)
     shutil.copy(SAMPLES / row["file"], video)
     [experiment], problems = pairs.find_experiments(tmp_path / "raw")[0], []
-    annotator = OfflineAnnotator(Index.cached(load_knowledge()))
+    annotator = OfflineAnnotator()
     [whole], problems = completion.complete_all([experiment], tmp_path / "made", annotator)
     made, more = pairs.pairs_of(whole, tmp_path / "raw")
     assert problems == []

@@ -7,9 +7,12 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from expstar_utils import encoders
 from expstar_utils.encoders import ClipEncoder, ViclipEncoder, load_encoder
+from expstar_utils.evaclip import EvaClip, load_evaclip
 from expstar_utils.models import SHIPPED
 from expstar_utils.records import ExpStarError
 from expstar_utils.viclip import Viclip, ViclipConfig, load_viclip
@@ -188,6 +191,73 @@ def test_the_order_of_frames_counts():
     torch.nn.init.normal_(encoder._model.vision_encoder.temporal_positional_embedding)
     [clip] = clips(counts=(4,))
     assert np.abs(encoder.encode_clips([clip]) - encoder.encode_clips([clip[::-1].copy()])).max() > 1e-3
+
+
+# EVA-CLIP-8B
+
+SMALL_EVA = {"projection_dim": 24, "vision_config": {
+    "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 64, "image_size": 32,
+    "patch_size": 8, "hidden_act": "gelu", "layer_norm_eps": 1e-6}, "text_config": {
+    "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 64, "vocab_size": 49408,
+    "max_position_embeddings": 16, "hidden_act": "gelu", "layer_norm_eps": 1e-5}}
+
+
+def eva_folder(folder, **vision):
+    """A checkpoint of random weights, in two files, as the published one comes in four."""
+    config = SMALL_EVA | {"vision_config": SMALL_EVA["vision_config"] | vision}
+    torch.manual_seed(0)
+    state = {name: 0.2 * torch.randn(tensor.shape) for name, tensor in EvaClip(config).state_dict().items()}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    names = sorted(state)
+    for n, some in enumerate((names[::2], names[1::2])):
+        save_file({name: state[name] for name in some}, folder / f"model-{n}.safetensors")
+    return folder
+
+
+def test_without_its_own_ways_it_is_transformers_clip(tmp_path):
+    model = load_evaclip(eva_folder(tmp_path / "eva"))
+    clip = CLIPVisionModelWithProjection(CLIPVisionConfig(**SMALL_EVA["vision_config"], projection_dim=24)).eval()
+    clip.vision_model.pre_layrnorm = torch.nn.Identity()
+    clip.visual_projection = torch.nn.Linear(32, 24)
+    clip.vision_model.embeddings.patch_embedding = torch.nn.Conv2d(3, 32, 8, 8)
+    clip.load_state_dict({k: v for k, v in model.state_dict().items() if k.startswith("vis")}, strict=True)
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.encode_image(pixels), clip(pixel_values=pixels).image_embeds, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("vision", [{"post_layernorm": True}, {"use_rms_norm": True}, {"v_bias": False}])
+def test_flags_of_the_published_config_are_heeded(tmp_path, vision):
+    plain, other = load_evaclip(eva_folder(tmp_path / "a")), load_evaclip(eva_folder(tmp_path / "b", **vision))
+    other.load_state_dict({k: v for k, v in plain.state_dict().items() if k in other.state_dict()}, strict=True)
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert (plain.encode_image(pixels) - other.encode_image(pixels)).abs().max() > 1e-4
+    assert ("vision_model.encoder.layers.0.self_attn.v_proj.bias" in other.state_dict()) == ("v_bias" not in vision)
+
+
+def test_a_folder_of_eva_clip_8b_is_one_entry_in_a_profile(tmp_path):
+    encoder = load_encoder("eva_clip", model="EVA-CLIP-8B", pretrained=str(eva_folder(tmp_path / "eva")))
+    assert encoder.dimensions == 24
+    together = encoder.encode_clips(clips())
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(together, np.concatenate([encoder.encode_clips([clip]) for clip in clips()]), atol=2e-5)
+    alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), alone, atol=2e-5)
+
+
+def test_a_checkpoint_of_another_architecture_is_named(tmp_path):
+    folder = eva_folder(tmp_path / "eva")
+    state = load_file(folder / "model-0.safetensors")
+    name = sorted(state)[0]
+    save_file({k: v for k, v in state.items() if k != name}, folder / "model-0.safetensors")
+    with pytest.raises(ExpStarError, match=f"{name} is nothing, expected"):
+        load_evaclip(folder)
+    with pytest.raises(ExpStarError, match="no EVA-CLIP checkpoint there"):
+        load_evaclip(tmp_path)
+    with pytest.raises(ExpStarError, match="EVA-CLIP with use_rope is not known"):
+        EvaClip(SMALL_EVA | {"vision_config": SMALL_EVA["vision_config"] | {"use_rope": True}})
 
 
 # Names

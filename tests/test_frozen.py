@@ -2,8 +2,9 @@
 
 import pytest
 
+from expstar_utils.datasets import Case
 from expstar_utils.files import read_json, write_jsonl
-from expstar_utils.frozen import freeze, hash_file, thaw
+from expstar_utils.frozen import finder, freeze, hash_file, thaw
 from expstar_utils.records import ExpStarError, RetrievalResult
 
 
@@ -43,3 +44,12 @@ def test_doubles_and_missing_files_are_named(tmp_path):
         thaw(tmp_path)
     with pytest.raises(ExpStarError, match=r"absent\.jsonl: no such file"):
         thaw(tmp_path / "absent.jsonl")
+
+
+def test_what_was_found_is_given_again_whatever_is_narrated():
+    find = finder({"a": result("a")})
+    def case(name):
+        return Case.model_validate({"id": name, "experiment": "e", "subject": "chemistry", "title": "t", "step_number": 1,
+                                    "clip": "v", "summary": "", "narration": ["Something else."]})
+    assert [p.id for p in find(case("a"), None, 8)] == ["p"]
+    assert find(case("a"), None, 0) == find(case("b"), None, 8) == []

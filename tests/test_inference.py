@@ -47,7 +47,7 @@ def step(root, number=0):
 
 
 def fixed(passages):
-    return lambda query, words, frames, k: list(passages)[:k]
+    return lambda case, clip, k: list(passages)[:k]
 
 
 def ask(loaded, root, passages=PASSAGES, **changes):
@@ -153,8 +153,8 @@ def test_never_looks_nothing_up(smolvlm, root):
 
 def test_blank_frames_reach_model_and_retriever(smolvlm, root):
     seen = []
-    def retriever(query, words, frames, k):
-        seen.append(frames.pixels)
+    def retriever(case, clip, k):
+        seen.append(clip)
         return PASSAGES[:k]
     asked = step(root)
     [blank] = Commentator(*smolvlm, load_prompts(), retriever, Settings(**(vars(SHORT) | {"blank": True}))).comment([asked])
@@ -295,8 +295,8 @@ def test_a_killed_run_goes_on_where_it_stopped(smolvlm, root, tmp_path, monkeypa
     monkeypatch.setattr(inference, "append_jsonl", append)
     out.write_text(out.read_text() + '{"id": "chemi')  # a line that the kill tore
     calls = []
-    def counting(query, words, frames, k):
-        calls.append(query)
+    def counting(case, clip, k):
+        calls.append(case.id)
         return PASSAGES[:k]
     for mine, its in zip(run(smolvlm, root, out, retriever=counting), whole, strict=True):
         assert_same(mine, its)

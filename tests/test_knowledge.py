@@ -65,6 +65,27 @@ def test_unknown_number_is_refused_by_name(cas):
         hazard_card(cas)
 
 
+def test_a_list_of_substances_becomes_cards_and_what_is_unknown_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "cas.txt").write_text(f"# gases\n{CARBON_MONOXIDE} town gas\n\n{ACETONE}\n999-99-9 nothing\n")
+    assert knowledge.read_substances(tmp_path / "cas.txt") == {CARBON_MONOXIDE: "town gas", ACETONE: None, "999-99-9": "nothing"}
+    monkeypatch.setattr("sys.argv", ["knowledge", "--cas", str(tmp_path / "cas.txt"), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match="CAS number is '999-99-9'"):
+        knowledge.main()
+    cards = load_knowledge(tmp_path / "out")
+    assert [p.id for p in cards] == [f"hazard-{CARBON_MONOXIDE}", f"hazard-{ACETONE}"]
+    assert cards[0].title == "town gas: hazard card"
+    assert capsys.readouterr().out.strip().endswith(CARDS)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe630"])
+def test_a_list_that_cannot_be_read_is_named(tmp_path, monkeypatch, content):
+    if content is not None:
+        (tmp_path / "cas.txt").write_bytes(content)
+    monkeypatch.setattr("sys.argv", ["knowledge", "--cas", str(tmp_path / "cas.txt"), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"cas\.txt: cannot be read"):
+        knowledge.main()
+
+
 # Reading a folder
 
 def test_files_are_read_in_the_order_of_their_names(tmp_path):
@@ -76,6 +97,7 @@ def test_files_are_read_in_the_order_of_their_names(tmp_path):
 @pytest.mark.parametrize(("rows", "said"), [
     ([{"id": "1", "text": "a"}, {"id": "1", "text": "b"}], "mine.jsonl: id '1' stands twice"),
     ([{"id": "1", "text": " \n"}], "mine.jsonl: text of '1' is empty"),
+    ([{"id": "1", "text": "a " * 500_000}], "mine.jsonl: text of '1' has 1000000 characters"),
     ([{"id": "1"}], "mine.jsonl, line 1: text is missing"),
     ([], "give the folder of a knowledge base")])
 def test_bad_knowledge_base_is_named(rows, said, tmp_path):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from expstar_utils import nearest
-from expstar_utils.nearest import KINDS, Nearest, build, exact, kind_for
+from expstar_utils.nearest import KINDS, Nearest, build, exact, exact_torch, kind_for, rescored
 from expstar_utils.records import ExpStarError
 
 COUNT, DIMENSIONS = 3000, 32
@@ -36,6 +37,21 @@ def test_exact_search_is_that_of_a_matrix_product_in_sections_from_disk(corpus, 
     scores, rows = exact(np.load(tmp_path / "vectors.npy", mmap_mode="r"), queries, 8)
     np.testing.assert_array_equal(rows, brute(vectors, queries, 8))
     np.testing.assert_allclose(scores, np.take_along_axis(queries @ vectors.T, rows, 1), atol=1e-5)
+
+
+def test_half_precision_on_a_device_finds_the_exact_ones_among_a_few_more(corpus, monkeypatch):
+    vectors, queries = corpus
+    monkeypatch.setattr(nearest, "SECTION", 700)
+    candidates = exact_torch(vectors, queries, 16, "cpu")
+    scores, rows = rescored(vectors, queries, candidates, 8)
+    np.testing.assert_array_equal(rows, brute(vectors, queries, 8))
+    np.testing.assert_allclose(scores, np.take_along_axis(queries @ vectors.T, rows, 1), atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_searches_exactly(corpus):
+    vectors, queries = corpus
+    np.testing.assert_array_equal(exact(vectors, queries, 8)[1], brute(vectors, queries, 8))
 
 
 @pytest.mark.parametrize("kind", KINDS)

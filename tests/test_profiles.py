@@ -33,16 +33,30 @@ def test_profile_that_ships_loads_by_name_and_by_path(path):
     assert profile.name == path.stem
     assert load_profile(str(path)) == profile
     for key, value in yaml.safe_load(path.read_text(encoding="utf8")).items():
-        found = getattr(profile, key)
-        assert (list(found) if isinstance(found, tuple) else found) == value, key
+        found = profile.model_dump(mode="json", exclude_unset=True)[key]
+        assert found == value, key
 
 
 def test_published_setting_is_that_of_the_paper():
     paper = load_profile("paper")
     published = {"base": "Qwen/Qwen2.5-VL-7B-Instruct", "dtype": "bfloat16", "fps": 1.0, "max_frames_sft": 64,
                  "max_frames_infer": 24, "max_length": 4096, "batch_size": 1, "sft_epochs": 3, "sft_lr": 1e-4, "warmup": 0.05,
-                 "lora_r": 16, "lora_alpha": 32, "text_weight": 0.3, "video_weight": 0.7, "passages": 8, "max_new_tokens": 1024}
+                 "lora_r": 16, "lora_alpha": 32, "passages": 8, "max_new_tokens": 1024}
     assert {key: getattr(paper, key) for key in published} == published
+    [retriever] = paper.retrievers
+    assert (retriever.options["model"], retriever.text, retriever.video) == ("EVA-CLIP-8B", 0.3, 0.7)
+
+
+@pytest.mark.parametrize(("part", "said"), [
+    ({"name": "faiss"}, r"retrievers\.0\.name is 'faiss'"), ({"name": "lit", "weight": 0}, r"retrievers\.0\.weight is 0"),
+    ({"name": "lit", "text": 0}, r"retrievers\.0\.text is 0"), ({"name": "lit", "query": ["picture"]}, r"retrievers\.0\.query"),
+    ({"name": "bm25", "query": ["clip"]}, "bm25 reads, found a query of clips alone"),
+    ({"name": "lit", "modle": 1}, "modle is 1")])
+def test_a_retriever_that_cannot_be_is_named(part, said):
+    with pytest.raises(ExpStarError, match=said):
+        load_profile("tiny", retrievers=[part])
+    with pytest.raises(ExpStarError, match="retrievers is"):
+        load_profile("tiny", retrievers=[])
 
 
 @pytest.mark.parametrize("key", ["learning_rate", "sft_Lr", "名"])
@@ -56,8 +70,8 @@ def test_unknown_key_is_named(key, changed):
 @pytest.mark.parametrize(("key", "value"), [
     ("fps", 0), ("fps", -1.0), ("max_frames_sft", 0), ("max_frames_infer", 0), ("max_length", 3), ("batch_size", 0),
     ("batch_size", 1.5), ("accumulation", 0), ("sft_epochs", 0), ("sft_lr", 0), ("sft_lr", "fast"), ("warmup", -0.1),
-    ("lora_r", 0), ("passages", 0), ("max_new_tokens", 0), ("max_relevant", -1), ("max_irrelevant", -1), ("text_weight", -0.1),
-    ("video_weight", -1), ("dtype", "int4"), ("history", "none"), ("frame_size", [128])])
+    ("lora_r", 0), ("passages", 0), ("max_new_tokens", 0), ("max_relevant", -1), ("max_irrelevant", -1), ("diversity", -0.1),
+    ("index_recall", 0), ("index_kind", "annoy"), ("dtype", "int4"), ("history", "none"), ("frame_size", [128])])
 def test_value_out_of_range_is_named_with_its_key(key, value, changed):
     for wrong in (lambda: load_profile(changed(**{key: value})), lambda: load_profile("tiny", **{key: value})):
         with pytest.raises(ExpStarError, match=rf"\.yaml: {key}.* is .*, expected: ") as caught:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from expstar_utils.ranking import fused, hits, interval, ndcg
+from expstar_utils.ranking import chance, fused_scores, hits, interval, ndcg
 
 GRADES = {"a": 5, "b": 3, "c": 2}
 
@@ -52,9 +52,20 @@ def test_intervals_shrink_with_more_queries_and_are_the_same_for_one_seed():
     assert all(np.isnan(interval(np.array([]))))
 
 
+def order(*arguments):
+    return list(fused_scores(*arguments))
+
+
 def test_what_all_rank_first_stays_first_and_weights_decide():
-    assert fused([[3, 1, 2], [3, 2, 1]])[0] == 3
-    assert fused([[1, 2], [2, 1]], [1.0, 2.0])[0] == 2
-    assert fused([[1, 2], [2, 1]]) == [1, 2]
-    assert fused([[1], [2, 1]])[0] == 1
-    assert fused([]) == []
+    assert order([[3, 1, 2], [3, 2, 1]])[0] == 3
+    assert order([[1, 2], [2, 1]], [1.0, 2.0])[0] == 2
+    assert order([[1, 2], [2, 1]]) == [1, 2]
+    assert order([[1], [2, 1]])[0] == 1
+    assert order([]) == []
+
+
+def test_chance_is_that_of_drawing_without_putting_back():
+    assert chance(10, 1, 8) == pytest.approx(0.8)
+    assert chance(20, 2, 8) == pytest.approx(1 - (12 * 11) / (20 * 19))
+    assert chance(5, 1, 8) == 1
+    assert chance(5, 0, 3) == 0

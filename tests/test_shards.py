@@ -31,7 +31,7 @@ def content(folder):
 def test_a_dump_becomes_parts_of_passages_without_copies(dump, tmp_path, small_parts):
     done = shards.build(dump, tmp_path)
     assert done["documents"] == 126  # 120 articles, 6 of them twice under another title
-    passages = list(shards.read_passages(tmp_path))
+    passages = list(shards.StoredPassages(tmp_path))
     assert len(passages) == done["passages"] == len({p.id for p in passages})
     assert not any(p.title.startswith("Copy") for p in passages)
     assert {p.title for p in passages} == {f"Article {n}" for n in range(1, 121)}
@@ -43,8 +43,8 @@ def test_a_dump_becomes_parts_of_passages_without_copies(dump, tmp_path, small_p
 
 
 def test_shards_share_the_documents_out(dump, tmp_path):
-    whole = {p.id for p in shards.read_passages(shards_of(dump, tmp_path / "whole", 1))}
-    parted = [p.id for p in shards.read_passages(shards_of(dump, tmp_path / "parted", 3))]
+    whole = {p.id for p in shards.StoredPassages(shards_of(dump, tmp_path / "whole", 1))}
+    parted = [p.id for p in shards.StoredPassages(shards_of(dump, tmp_path / "parted", 3))]
     assert len(parted) == len(set(parted))
     assert whole <= set(parted)  # a copy in another shard than its article is not known there
     assert all(read_json(path)["documents"] > 20 for path in (tmp_path / "parted").rglob("done.json"))
