@@ -20,6 +20,7 @@ SENTENCES = Path(__file__).parents[1] / "data" / "grader.yaml"
 GRADES = range(1, 6)
 EXACT, SISTER, OTHER = 5, 2, 1  # of what is known: what a step needs, what another variant of it needs, anything else
 COSINE_EDGES = (0.60, 0.75, 0.80, 0.85)
+KEPT_PASSAGES = 50_000  # whose vectors a cosine grader keeps
 AT_ONCE = 20  # passages in one question to a chat model
 
 
@@ -64,6 +65,12 @@ class ScoreGrader:
         return (np.searchsorted(self.edges, scores, side="right") + 1).tolist()
 
 
+def fitted(score: Callable[[str, list[str]], np.ndarray], known: Sequence[RetrievalResult]) -> ScoreGrader:
+    """Grader by a score whose edges fit results that were graded in a way to be trusted."""
+    scores = [value for r in known if r.documents for value in score(r.query, [d.text for d in r.documents])]
+    return ScoreGrader(score, fitted_edges(scores, [d.relevant for r in known for d in r.documents]))
+
+
 def fitted_edges(scores: Sequence[float], grades: Sequence[int]) -> list[float]:
     """Edges for `ScoreGrader` after which each grade is as frequent as it is known to be."""
     shares = [np.mean(np.asarray(grades) < grade) for grade in GRADES[1:]]
@@ -71,10 +78,16 @@ def fitted_edges(scores: Sequence[float], grades: Sequence[int]) -> list[float]:
 
 
 def cosine_score(encode: Callable[[Sequence[str]], np.ndarray]) -> Callable[[str, list[str]], np.ndarray]:
-    """Score for `ScoreGrader`: cosine of query and passage, by an encoder's `encode_texts`."""
+    """Score for `ScoreGrader`: cosine of query and passage, by an encoder's `encode_texts`; passages seen before are kept."""
+    kept: dict[str, np.ndarray] = {}
+
     def score(query: str, texts: list[str]) -> np.ndarray:
-        vectors = encode([query, *texts])
-        return vectors[1:] @ vectors[0]
+        if len(kept) > KEPT_PASSAGES:
+            kept.clear()
+        new = [text for text in dict.fromkeys(texts) if text not in kept]
+        vectors = encode([query, *new])
+        kept.update(zip(new, vectors[1:], strict=True))
+        return np.stack([kept[text] for text in texts]) @ vectors[0]
     return score
 
 

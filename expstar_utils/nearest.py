@@ -151,6 +151,18 @@ def build(vectors: np.ndarray, folder: Path, encoder: str, passages_sha256: str,
     return manifest
 
 
+def _differing(manifest: Manifest, vectors: np.ndarray, encoder: str, passages_sha256: str) -> list[tuple[str, Any]]:
+    """What an index should be of and is not: (name, expected value)."""
+    wanted = {"encoder": encoder, "passages_sha256": passages_sha256, "count": len(vectors), "dimensions": vectors.shape[1]}
+    return [(name, value) for name, value in wanted.items() if getattr(manifest, name) != value]
+
+
+def is_of(folder: Path, vectors: np.ndarray, encoder: str, passages_sha256: str) -> bool:
+    """Whether there is an index in a folder, of these vectors, this encoder and these passages."""
+    path = Path(folder) / MANIFEST
+    return path.is_file() and not _differing(Manifest(**read_json(path)), vectors, encoder, passages_sha256)
+
+
 def in_memory(vectors: np.ndarray, encoder: str, passages_sha256: str) -> Nearest:
     """Exact search over vectors that are few enough to stay in memory; nothing is written."""
     check_vectors(vectors, encoder)
@@ -174,10 +186,9 @@ class Nearest:
             ExpStarError: none there, cut short, or of another model, other passages, other vectors; says which.
         """
         manifest = Manifest(**read_json(Path(folder) / MANIFEST))
-        wanted = {"encoder": encoder, "passages_sha256": passages_sha256, "count": len(vectors), "dimensions": vectors.shape[1]}
-        for name, value in wanted.items():
-            if getattr(manifest, name) != value:
-                raise ExpStarError(f"{folder}: {name} is {getattr(manifest, name)!r}, expected {value!r}; build the index anew")
+        if wrong := _differing(manifest, vectors, encoder, passages_sha256):
+            name, value = wrong[0]
+            raise ExpStarError(f"{folder}: {name} is {getattr(manifest, name)!r}, expected {value!r}; build the index anew")
         try:
             index = faiss.read_index(str(Path(folder) / ANN), faiss.IO_FLAG_MMAP if manifest.kind.startswith("ivf") else 0)
         except RuntimeError as error:

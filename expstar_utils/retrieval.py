@@ -16,7 +16,7 @@ from expstar_utils.datasets import Case
 from expstar_utils.encoders import Encoder, load_encoder
 from expstar_utils.files import replacing
 from expstar_utils.knowledge import FOLDER, is_hazard_card, load_knowledge
-from expstar_utils.nearest import Nearest, build, check_vectors, in_memory
+from expstar_utils.nearest import FEW, Nearest, build, check_vectors, in_memory, is_of
 from expstar_utils.profiles import Profile, RetrieverPart
 from expstar_utils.ranking import fused_scores
 from expstar_utils.records import ExpStarError, Passage, Problem, RetrievalResult
@@ -114,7 +114,7 @@ def open_retriever(setting: Profile, tower: Path | None = None, parts: Sequence[
 
     Args:
         tower: weights of `lit`'s tower; None takes the shipped ones.
-        parts: other searches than the profile's (to compare them).
+        parts: other searches than the profile's, to compare them as they are, without `diversity`.
         tuning: held-out queries, with clips where clips will be asked with; a large base's index is tuned on them as it is built.
 
     Raises:
@@ -124,12 +124,12 @@ def open_retriever(setting: Profile, tower: Path | None = None, parts: Sequence[
     searches: list[tuple[Search, float]] = []
     for part in parts or setting.retrievers:
         if part.name == "bm25":
-            folder = passages.folder / "bm25" if isinstance(passages, StoredPassages) else None
+            folder = passages.folder / f"bm25-{passages.sha256[:12]}" if isinstance(passages, StoredPassages) else None
             searches.append((WordSearch(passages, part, folder), part.weight))
         else:
             encoder = part_encoder(part, tower)
             searches.append((VectorSearch(encoder, _opened(passages, encoder, part, setting, tuning), part), part.weight))
-    return Retriever(passages, searches, setting.diversity)
+    return Retriever(passages, searches, 0.0 if parts else setting.diversity)
 
 
 def part_encoder(part: RetrieverPart, tower: Path | None = None) -> Encoder:
@@ -152,10 +152,11 @@ def _encoder(name: str, options: str, changed: int) -> Encoder:
 
 def _opened(passages: Sequence[Passage], encoder: Encoder, part: RetrieverPart, setting: Profile,
             tuning: Sequence[Query]) -> Nearest:
-    if not isinstance(passages, StoredPassages):
+    """Few passages are compared one by one, encoded here and now; of more, the index that was built over their stored vectors."""
+    if not isinstance(passages, StoredPassages) or (len(passages) <= FEW and setting.index_kind in (None, "flat")):
         return in_memory(passage_vectors(passages, encoder), encoder.name, content_hash(passages))
     vectors, folder = merged(passages, encoder), index_folder(passages.folder, encoder)
-    if tuning and not (folder / "manifest.json").is_file():
+    if tuning and not is_of(folder, vectors, encoder.name, passages.sha256):
         asked = encode_queries(encoder, part, list(tuning))
         build(vectors, folder, encoder.name, passages.sha256, setting.index_kind, asked, setting.index_recall)
     return Nearest.opened(folder, vectors, encoder.name, passages.sha256)

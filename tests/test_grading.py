@@ -15,6 +15,7 @@ from expstar_utils.grading import (
     agreement,
     cosine_score,
     cross_encoder_score,
+    fitted,
     fitted_edges,
     graded,
 )
@@ -133,3 +134,26 @@ def test_agreement_of_graders():
     assert agreement(one, near)["kappa"] > 0.8 > 0 > agreement(one, far)["kappa"]
     with pytest.raises(ExpStarError, match="no passage in common"):
         agreement(one, [result("q2", grades=[1, 1, 1, 1, 1])])
+
+
+def test_a_score_is_fitted_to_grades_that_are_known():
+    calls = []
+    def score(query, texts):
+        calls.append(query)
+        return np.array([float(text.split()[4]) for text in texts])  # the salt's number
+    known = [result(f"q{n}", grades=[1, 1, 2, 2, 5]) for n in range(3)]
+    grader = fitted(score, known)
+    assert grades_of(graded(known, grader)) == grades_of(known)
+    assert len(calls) == 6
+
+
+def test_a_passage_is_encoded_once_for_all_queries():
+    encoded = []
+    def encode(texts):
+        encoded.extend(texts)
+        return np.eye(8)[[len(text) % 8 for text in texts]]
+    score = cosine_score(encode)
+    first, second = score("a", ["bb", "ccc", "bb"]), score("dd", ["ccc", "bb"])
+    assert encoded == ["a", "bb", "ccc", "dd"]
+    assert first.tolist() == [0, 0, 0]
+    assert second.tolist() == [0, 1]

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.wiki_dump import write_dump
 from expstar_utils import retrieval, shards, vectors
-from expstar_utils.files import write_json
+from expstar_utils.files import read_json, write_json
 from expstar_utils.profiles import load_profile
 from expstar_utils.records import ExpStarError
 from expstar_utils.retrieval import open_knowledge, open_retriever
@@ -195,6 +195,33 @@ def test_a_stored_base_is_encoded_merged_indexed_and_asked(kb, profile, monkeypa
     assert [p.id for p in again.find(asked, 8)] == [p.id for p in retriever.find(asked, 8)]
     assert again.searches[1][0].nearest.manifest.kind == "hnsw"
     assert retrieval.content_hash(kb) == kb.sha256
+
+
+def test_course_notes_need_no_more_than_their_passages(tmp_path):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    for n, said in enumerate(("Bunsen burners need a clear bench and tied hair before they are lit at all.",
+                              "A lens of glass bends light toward its thicker part, whatever its colour may be.")):
+        (notes / f"{n}.md").write_text(f"# Lesson {n}\n\n{said}\n")
+    shards.build(notes, tmp_path / "kb")
+    setting = load_profile("tiny", knowledge_base=str(tmp_path / "kb"))
+    retriever = open_retriever(setting)
+    assert retriever.find(Query("Optics", "The lens bends the light."), 8)[0].section == "Lesson 1"
+    assert len(retriever.find(Query("Optics", "The lens."), 8)) == 2
+
+
+def test_another_base_in_the_same_folder_is_indexed_anew(kb, profile, monkeypatch):
+    for more in ([], ["--merge"]):
+        monkeypatch.setattr("sys.argv", ["vectors", str(kb.folder), "--profile", profile, *more])
+        vectors.main()
+    tuning = [Query(p.title, p.text[:60]) for p in list(kb)[:20]]
+    open_retriever(load_profile(profile), tuning=tuning)
+    manifest = next(kb.folder.rglob("manifest.json"))
+    write_json(manifest, read_json(manifest) | {"passages_sha256": "other"})
+    with pytest.raises(ExpStarError, match="passages_sha256 is 'other'"):
+        open_retriever(load_profile(profile))
+    open_retriever(load_profile(profile), tuning=tuning)
+    assert read_json(manifest)["passages_sha256"] == kb.sha256
 
 
 def test_the_command_line_ends_with_one_sentence(tmp_path, monkeypatch):
