@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import papermill
 import pytest
 import torch
 import yaml
+from endpoint import completion
 from safetensors.torch import load_file
 
 from expstar_utils.datasets import Case
-from expstar_utils.files import read_json, read_jsonl, write_json
+from expstar_utils.files import read_json, read_jsonl, write_json, write_jsonl
 from expstar_utils.mini.build import build
 from expstar_utils.miniatures import noise_clip
 from expstar_utils.models import SHIPPED
@@ -163,6 +165,45 @@ def test_02_fills_rows_from_frozen_results_and_refuses_changed_ones(chain, tmp_p
     results.write_text(results.read_text(encoding="utf8").replace('"relevant": 5', '"relevant": 1'), encoding="utf8")
     with pytest.raises(papermill.PapermillExecutionError, match=r"test\.jsonl: was changed since it was frozen"):
         execute("02_dataset_construction", tmp_path, **given)
+
+
+def grade_all(messages):
+    asked = json.loads(messages[1]["content"])
+    return completion(json.dumps({"grades": [{"id": p["id"], "grade": 1 + n % 5} for n, p in enumerate(asked["passages"])]}))
+
+
+@pytest.mark.parametrize("grader", ["cosine", "chat"])
+def test_03_grades_by_itself_where_nothing_is_known(chain, tmp_path, endpoint, monkeypatch, grader):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    run = tmp_path / "run"
+    shutil.copytree(chain / "2_datasets", run / "2_datasets")
+    url, asked = endpoint(grade_all)
+    execute("03_retrieval", tmp_path, run_dir=str(run), data_root=str(chain.parent / "mini"), truth="", grader=grader,
+            endpoint=url, chat_model="m", smoke=True)
+    found = list(read_jsonl(run / "3_retrieval/train.jsonl", RetrievalResult))
+    grades = {d.relevant for r in found for d in r.documents}
+    assert grades == {1, 2, 3, 4, 5} if grader == "chat" else 1 < len(grades) <= 5
+    assert bool(asked) == (grader == "chat")
+    assert read_json(run / "3_retrieval/train.hash.json")["grader"] == grader
+    assert read_json(run / "3_index/metrics.json")["metrics"]["recall"] == []
+
+
+def test_05_writes_from_frozen_results_and_refuses_those_of_other_queries(chain, tmp_path):
+    run = tmp_path / "run"
+    for earlier in ("2_datasets", "3_index", "4_sft"):
+        shutil.copytree(chain / earlier, run / earlier)
+    frozen = tmp_path / "frozen.jsonl"
+    results = [r.model_copy(update={"documents": r.documents[-3:]})
+               for r in read_jsonl(chain / "3_retrieval/test.jsonl", RetrievalResult)]
+    write_jsonl(frozen, results)
+    given = {"run_dir": str(run), "data_root": str(chain.parent / "mini"), "split": "test", "knowledge": "always", "smoke": True}
+    execute("05_infer", tmp_path, **given, retrieval_results=str(frozen))
+    wanted = {r.id: [d.id for d in r.documents] for r in results}
+    for p in read_jsonl(run / "5_predictions/test-free-always.jsonl", Prediction):
+        assert p.evaluation_data["passage_ids"] == wanted.get(p.id, [])
+    write_jsonl(frozen, [r.model_copy(update={"query": "Another title."}) for r in results])
+    with pytest.raises(papermill.PapermillExecutionError, match="was found for 'Another title"):
+        execute("05_infer", tmp_path, **given, retrieval_results=str(frozen))
 
 
 def test_passages_of_unseen_variants_are_kept_out_of_training(chain):
