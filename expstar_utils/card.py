@@ -24,7 +24,9 @@ def ship(run: Path, target: Path = SHIPPED) -> Path:
         ExpStarError: the run is not finished, or its weights are over LIMIT_BYTES together.
     """
     records = {name: read_json(run / name / "metrics.json") for name in STAGES}
-    sources = [run / "3_index" / "tower.safetensors", run / "4_sft" / "adapter" / "adapter_model.safetensors"]
+    towers = [run / stage / "tower.safetensors" for stage in ("4_sft", "3_index")]  # trained with captions, or as it was
+    tower = next((path for path in towers if path.is_file()), towers[-1])
+    sources = [tower, run / "4_sft" / "adapter" / "adapter_model.safetensors"]
     size = sum(path.stat().st_size for path in sources)
     if size > LIMIT_BYTES:
         raise ExpStarError(f"{run}: found weights of {size / 1e6:.1f} MB, expected at most {LIMIT_BYTES / 1e6:.0f} MB; lower "

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from expstar_utils.files import describe
 from expstar_utils.records import ExpStarError
 
+TOWER = "vision_model"  # name of the vision tower in ExpStar-Tiny
 FOLDER = Path(__file__).parents[1] / "notebooks" / "profiles"
 
 
@@ -60,6 +61,7 @@ class Profile(BaseModel):
     caption_batch: int = Field(8, ge=1)
     caption_lr: float = Field(1e-3, gt=0)
     caption_connector_lr: float = Field(1e-4, ge=0)
+    caption_tower: bool = False
     caption_prompted: float = Field(0.0, ge=0, le=1)
     caption_plain: float = Field(1.0, ge=0, le=1)
     telling_weight: float = Field(1.0, gt=0)
@@ -101,6 +103,7 @@ class Profile(BaseModel):
         """The same profile for notebook 04a's first stage, whose rows are captions, drawn anew for every epoch."""
         return self.model_copy(update={"sft_epochs": 1.0, "batch_size": self.caption_batch, "packed": False,
                                        "sft_lr": self.caption_lr, "warm_start_lr": self.caption_connector_lr,
+                                       "warm_start": [*self.warm_start, *([TOWER] if self.caption_tower else [])],
                                        "decision_weight": 1.0, "accumulation": 1})
 
     def for_choices(self) -> Profile:

@@ -18,7 +18,7 @@ from expstar_utils.datasets import Case
 from expstar_utils.encoders import encode_texts
 from expstar_utils.files import append_jsonl
 from expstar_utils.models import FRAME_PX
-from expstar_utils.tower import Tower, to_pixels
+from expstar_utils.tower import Tower, load_tower, to_pixels
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,19 @@ def train_tower(tower: Tower, frames: list[np.ndarray], bank: np.ndarray, target
         if (step + 1) % 100 == 0 or step + 1 == knobs.steps:
             _save(checkpoint, tower, log_scale, optimizer, schedule, step + 1)
     return log
+
+
+def refit(source: Path, cases: Sequence[Case], frames: list[np.ndarray], knobs: TowerTraining, folder: Path) -> Tower:
+    """Fit norm and projection of a tower whose patches were trained with captions, so that clips lie among the texts again.
+
+    Args:
+        source: the tower's file. cases, frames: of training. folder: of log and checkpoint.
+    """
+    tower = load_tower(source).train()
+    tower.vision_model.requires_grad_(False)
+    bank, targets = line_targets(cases)
+    train_tower(tower, frames, bank, targets, knobs, folder)
+    return tower.eval()
 
 
 def _save(path: Path, tower: Tower, log_scale: nn.Parameter, optimizer, schedule, step: int) -> None:

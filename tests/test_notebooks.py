@@ -48,8 +48,8 @@ def chain(tmp_path_factory) -> Path:
     """Run folder of the whole chain at smoke size."""
     folder = tmp_path_factory.mktemp("chain")
     build(folder / "mini", workers=2, subjects=SUBJECTS, small=True)
-    profile = folder / "choosing.yaml"  # tiny, and the stage that it leaves out
-    choosing = load_profile("tiny", choice_rounds=1, unclear_share=1.0)
+    profile = folder / "choosing.yaml"  # tiny, and the stages that it leaves out
+    choosing = load_profile("tiny", choice_rounds=1, unclear_share=1.0, caption_tower=True)
     profile.write_text(yaml.safe_dump(choosing.model_dump(mode="json")), encoding="utf8")
     paths = {"profile": str(profile), "run_dir": str(folder / "run"), "data_root": str(folder / "mini"),
              "raw_root": str(folder / "mini"), "pairs_dir": str(folder / "mini" / "pairs"),
@@ -119,6 +119,19 @@ def test_steps_without_any_note_are_a_data_set_too(raw, tmp_path):
 def test_captions_come_first_and_choices_last(chain):
     weights = [(chain / "4_sft" / stage / "adapter/adapter_model.safetensors").read_bytes() for stage in ("captions", "rows", "")]
     assert len(set(weights)) == 3
+
+
+def test_the_tower_is_trained_with_the_captions_and_fitted_anew(chain):
+    names = ("3_index", "4_sft/captions", "4_sft")
+    before, seen, fitted = (load_file(chain / name / "tower.safetensors") for name in names)
+    def changed(one, other, part):
+        return any(not torch.equal(one[name], other[name]) for name in one if name.startswith(part))
+    assert changed(before, seen, "vision_model.")
+    assert not changed(before, seen, "projection.")
+    assert changed(seen, fitted, "projection.")
+    assert not changed(seen, fitted, "vision_model.")
+    adapter = load_file(chain / "4_sft" / "adapter" / "adapter_model.safetensors")
+    assert not any("vision_model" in name for name in adapter)
 
 
 def test_04a_goes_on_from_an_adapter_and_skips_what_it_is_told_to(chain, tmp_path):
