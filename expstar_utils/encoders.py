@@ -57,15 +57,21 @@ def _in_batches(items: Sequence[Any], encode: Callable[[list[Any]], np.ndarray],
     return vectors
 
 
+@lru_cache(maxsize=2)
+def _sentence_model(model: str, dtype: torch.dtype) -> Any:
+    """A sentence-transformers model, shared by the encoders that use it."""
+    from sentence_transformers import SentenceTransformer
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return SentenceTransformer(str(weights.find(model)), device=device, model_kwargs={"dtype": dtype})
+
+
 class TextEncoder:
     """Any sentence-transformers model: MiniLM (embedded), Contriever, BGE. Sees nothing."""
 
     sees = False
 
     def __init__(self, model: str = TEXT_ENCODER, dtype: str = "float32"):
-        from sentence_transformers import SentenceTransformer
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = SentenceTransformer(str(weights.find(model)), device=device, model_kwargs={"dtype": fast_dtype(dtype)})
+        self._model = _sentence_model(model, fast_dtype(dtype))
         self.name, self.dimensions = f"text:{model}:{dtype}", self._model.get_embedding_dimension()
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -80,14 +86,9 @@ class TextEncoder:
         raise ExpStarError(f"{self.name} encodes texts alone, found clips; choose `lit`, `clip`, `eva_clip` or `viclip` for them")
 
 
-@lru_cache(maxsize=1)
-def _minilm() -> TextEncoder:
-    return TextEncoder()
-
-
 def encode_texts(texts: Sequence[str]) -> np.ndarray:
     """MiniLM's vectors of texts, float32 [n, 384], each of length 1: the embedded text encoder, loaded once."""
-    return _minilm().encode_texts(texts)
+    return TextEncoder().encode_texts(texts)
 
 
 class LitEncoder(TextEncoder):
