@@ -20,18 +20,20 @@ NOT_TAGS = str.maketrans("{}<>\\", "()＜＞/")  # players would swallow what st
 
 def document(title: str, video: str, cases: Sequence[Case], predictions: Sequence[Prediction]) -> dict:
     """Commentary of a video: `{title, video, steps: [{step, start_s, end_s, narration, principle, safety, retrieval_prob,
-    passages: [{id, title, relevance, used}]}]}`."""
+    passages: [{id, title, relevance, relevant, used}]}]}`; of the relevant passages, those used are written from."""
     steps = []
     for case, prediction in zip(cases, predictions, strict=True):
         said, data = parse(prediction.response).commentary, prediction.evaluation_data
         clip = case.clip
         assert isinstance(clip, VirtualClip)
+        threshold = data["settings"]["verdict_threshold"]
         judged = zip(data["passage_ids"], data["passage_titles"], data["relevance"], strict=True)
         steps.append({
             "step": case.step_number, "start_s": clip.start, "end_s": clip.end, "narration": list(said.narration),
             "principle": list(said.principle), "safety": list(said.safety), "retrieval_prob": data["retrieval_prob"],
             "retrieved": data["is_retrieval"], "faults": list(parse(prediction.full_dialogue).faults),
-            "passages": [{"id": i, "title": t, "relevance": r, "used": i in data["relevant_ids"]} for i, t, r in judged]})
+            "passages": [{"id": i, "title": t, "relevance": r, "relevant": r > threshold, "used": i in data["relevant_ids"]}
+                         for i, t, r in judged]})
     return {"title": title, "video": video, "steps": steps}
 
 

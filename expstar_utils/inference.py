@@ -18,11 +18,13 @@ from expstar_utils.datasets import Case, by_experiment, previous_texts
 from expstar_utils.decoding import Decoder, State
 from expstar_utils.encoding import between_turns, encode_prefix, text_ids
 from expstar_utils.files import append_jsonl, read_jsonl
+from expstar_utils.knowledge import is_hazard_card
 from expstar_utils.media import Frames
 from expstar_utils.models import quirks
 from expstar_utils.prompts import Prompts
 from expstar_utils.records import ExpStarError, Passage, Prediction
 
+Doubt = Callable[[Case, list[str]], bool]
 Knowledge = Literal["adaptive", "always", "never"]
 History = Literal["free", "teacher"]
 Find = Callable[[Case, np.ndarray, int], list[Passage]]
@@ -71,6 +73,7 @@ class Step:
     frames: Frames
     state: State | None = None
     narration: str = ""
+    unclear: bool = False  # the model said so, or what it said was doubted
     prob: float = 0.0
     retrieve: bool = False
     passages: list[Passage] = field(default_factory=list)
@@ -85,12 +88,14 @@ class Commentator:
     Args:
         find: the k best passages for a step, told by its narration so far and its frames (`retrieval.Retriever.for_step`,
             `frozen.finder`); None when there is no knowledge base.
+        doubt: tells from a step and the lines narrated whether the picture was misread; then the step is said to be unclear, and
+            the model goes on from there. None believes everything.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, prompts: Prompts, find: Find | None,
-                 settings: Settings):
+                 settings: Settings, doubt: Doubt | None = None):
         found = quirks(model, processor)
-        self.processor, self.prompts, self.find, self.settings = processor, prompts, find, settings
+        self.processor, self.prompts, self.find, self.settings, self.doubt = processor, prompts, find, settings, doubt
         self.decoder, self.turn_end = Decoder(model, found.axes), found.turn_end
         self.end = processor.tokenizer.convert_tokens_to_ids(found.turn_end)
         self.yes, self.no = text_ids(processor, tags.RETRIEVAL), text_ids(processor, tags.NO_RETRIEVAL)
@@ -117,7 +122,13 @@ class Commentator:
         for step, prompt, state, tokens in zip(steps, states, decoded, written, strict=True):
             tokens, dropped = self._without_control(tokens)
             step.state, step.narration = prompt, self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
-            if tokens:  # the last token is read again, so that its successor's probabilities are fresh
+            lines, admitted = list(tags.parse(step.narration).commentary.narration), self.prompts.unclear_lines(step.case.title)
+            doubted = bool(self.doubt and admitted and lines != admitted and self.doubt(step.case, lines))
+            step.unclear = doubted or (bool(admitted) and lines == admitted)
+            if doubted:
+                step.narration = tags.section(tags.NARRATION, admitted)
+                [step.state] = self.decoder.extend([prompt], [text_ids(self.processor, step.narration)])
+            elif tokens:  # the last token is read again, so that its successor's probabilities are fresh
                 [step.state] = self.decoder.extend([state.cropped(dropped + 1)], [tokens[-1:]])
 
     def _without_control(self, tokens: list[int]) -> tuple[list[int], int]:
@@ -157,8 +168,10 @@ class Commentator:
     def _answer(self, steps: Sequence[Step], branches: Sequence[list[State]]) -> None:
         states = []
         for step, branch in zip(steps, branches, strict=True):
-            order = sorted(range(len(branch)), key=lambda i: -step.relevance[i])
-            step.chosen = [i for i in order if step.relevance[i] > self.settings.verdict_threshold][:self.settings.shown]
+            passed = [i for i in range(len(branch)) if step.relevance[i] > self.settings.verdict_threshold]
+            # of a picture that is unclear, what its title's substance is dangerous by comes first
+            passed.sort(key=lambda i: (not (step.unclear and is_hazard_card(step.passages[i])), -step.relevance[i]))
+            step.chosen = passed[:self.settings.shown]
             if len(step.chosen) == 1:
                 state = branch[step.chosen[0]]
             else:
@@ -185,6 +198,7 @@ class Commentator:
             "passage_ids": [p.id for p in step.passages], "relevant_ids": [p.id for p in relevant],
             "passage_titles": [p.title for p in step.passages],
             "relevance": [round(float(p), 4) for p in step.relevance], "retrieval_prob": round(step.prob, 4),
+            "unclear": step.unclear,
             "frame_times_s": np.round(step.frames.times_s, 3).tolist(), "settings": asdict(self.settings),
         }
         return Prediction.model_validate({

@@ -167,6 +167,10 @@ class Prompts(BaseModel):
             request += self.history.replace("{steps}", steps).replace("{number}", str(len(previous) + 1))
         return [Message(role="system", content=system), Message(role="user", content=request)]
 
+    def unclear_lines(self, title: str) -> list[str]:
+        """Narration of a picture that does not show what the title says; none where the file has no such sentences."""
+        return [line.replace("{title}", title) for line in self.unclear]
+
     def passages(self, texts: Sequence[str]) -> Message:
         """The turn that brings passages; with none, it says that nothing was found."""
         shown = [self.passage.replace("{text}", text) for text in texts] or [self.no_passage]

@@ -54,7 +54,10 @@ def commentator(setting: Profile, seed: int = 42) -> inference.Commentator:
     retriever = retrieval.open_retriever(setting)
     how = inference.Settings(tau=setting.tau, verdict_threshold=setting.verdict_threshold, passages=setting.passages,
                              shown=setting.shown, max_new_tokens=setting.max_new_tokens, seed=seed)
-    return inference.Commentator(model, processor, load_prompts(), retriever.for_step, how)
+    def misread(case: Case, lines: list[str]) -> bool:
+        """Whether what was narrated belongs to another subject than the title."""
+        return case.subject not in retrieval.subjects_near(" ".join(lines), setting.doubt)
+    return inference.Commentator(model, processor, load_prompts(), retriever.for_step, how, misread if setting.doubt else None)
 
 
 def comment_video(writer: inference.Commentator, info: media.VideoInfo, title: str, subject: str, steps: Sequence[RawStep],
@@ -86,8 +89,8 @@ def show(doc: dict) -> str:
         out.append(f"\nStep {step['step']}  {format_time(round(step['start_s']))} to {format_time(round(step['end_s']))}")
         out += [f"  {line}" for line in step["narration"]]
         out.append(f"  [{'Retrieval' if step['retrieved'] else 'No Retrieval'}]  p = {step['retrieval_prob']:.2f}")
-        out += [f"    {'[Relevant]  ' if p['used'] else '[Irrelevant]'} {p['relevance']:.2f}  {p['title']}  ({p['id']})"
-                for p in step["passages"]]
+        out += [f"    {'[Relevant]  ' if p['relevant'] else '[Irrelevant]'} {p['relevance']:.2f}  {p['title']}  ({p['id']})"
+                f"{'' if p['used'] or not p['relevant'] else '  not used'}" for p in step["passages"]]
         out += [f"  Principle: {line}" for line in step["principle"]] + [f"  Safety: {line}" for line in step["safety"]]
         out += [f"  (malformed: {fault})" for fault in step["faults"]]
     return "\n".join(out)

@@ -190,9 +190,14 @@ def text_search(passages: Sequence[Passage] | None = None) -> tuple[Sequence[Pas
     return passages, VectorSearch(encoder, in_memory(passage_vectors(passages, encoder), encoder.name, ""), part)
 
 
-def guess_subject(title: str) -> str:
-    """Subject whose passages of the embedded base lie nearest to a title (their ids begin with their subject)."""
+def subjects_near(text: str, k: int = 9) -> list[str]:
+    """Subjects of the k passages of the embedded base that lie nearest to a text, best first (their ids begin with them)."""
     passages, search = text_search()
-    near = [passages[i] for i in search.rank([Query(title)], 9)[0]]
-    subjects = [p.id.split("-")[0] for p in near if not is_hazard_card(p)]
+    near = [passages[i] for i in search.rank([Query(text)], k)[0]]
+    return [p.id.split("-")[0] for p in near if not is_hazard_card(p)]
+
+
+def guess_subject(title: str) -> str:
+    """Subject of a title: that of most of the nearest passages."""
+    subjects = subjects_near(title)
     return max(subjects, key=subjects.count) if subjects else "science"

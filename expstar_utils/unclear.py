@@ -53,7 +53,7 @@ def unclear_case(number: int, film: str, passage: Passage, prompts: Prompts, rng
         "id": f"unclear_{number}", "experiment": f"unclear/{number}", "title": title, "step_number": 1, "clip": film,
         "summary": title,
         "subject": rng.choice(["chemistry", "chemistry", "biology"]) if card else passage.id.split("-")[0],
-        "narration": [line.replace("{title}", title) for line in prompts.unclear], ("safety" if card else "principle"): [note]})
+        "narration": prompts.unclear_lines(title), ("safety" if card else "principle"): [note]})
 
 
 def sentences(text: str) -> list[str]:
@@ -92,7 +92,7 @@ def unclear_samples(root: Path, cases: Sequence[Case], found: Mapping[str, Retri
 
 def _without_notes(case: Case, known: Case, prompts: Prompts) -> Case:
     """The same film under the title of an experiment that is known; nothing is looked up for it."""
-    said = [line.replace("{title}", known.title) for line in prompts.unclear]
+    said = prompts.unclear_lines(known.title)
     changed = {"subject": known.subject, "title": known.title, "narration": said, "principle": [], "safety": []}
     return case.model_copy(update=changed)
 

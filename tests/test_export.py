@@ -29,6 +29,7 @@ def prediction(number: int, narration, principle, safety, **data) -> Prediction:
     response = "".join(f"{tag}\n" + "".join(f"{line}\n" for line in lines) for tag, lines in
                        (("<Narration>", narration), ("<Principle>", principle), ("<Safety>", safety)) if lines)
     data = {"passage_ids": ["p1", "p2"], "passage_titles": ["Gas", "Ice"], "relevance": [0.9, 0.2], "relevant_ids": ["p1"],
+            "settings": {"verdict_threshold": 0.5},
             "retrieval_prob": 0.75, "is_retrieval": True} | data
     return Prediction(id=f"chemistry_{number}", response=response, full_dialogue=response, evaluation_data=data)
 
@@ -49,8 +50,8 @@ def test_document_holds_what_was_said_and_where_it_comes_from():
     first = doc["steps"][0]
     assert (first["step"], first["start_s"], first["end_s"], first["retrieved"]) == (1, 0.0, 4.25, True)
     assert (first["narration"], first["principle"], first["safety"]) == tuple(STEPS[0][2:])
-    assert first["passages"] == [{"id": "p1", "title": "Gas", "relevance": 0.9, "used": True},
-                                 {"id": "p2", "title": "Ice", "relevance": 0.2, "used": False}]
+    assert first["passages"] == [{"id": "p1", "title": "Gas", "relevance": 0.9, "relevant": True, "used": True},
+                                 {"id": "p2", "title": "Ice", "relevance": 0.2, "relevant": False, "used": False}]
 
 
 def test_prediction_too_few_is_an_error_not_a_shorter_page():

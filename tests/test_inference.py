@@ -102,6 +102,43 @@ def test_threshold_cuts_at_the_probability(smolvlm, root, tau, asks):
     assert prediction.evaluation_data["rounds"][0]["content"] == f"<Narration>\nA.\n{RETRIEVAL if asks else NO_RETRIEVAL}"
 
 
+# Pictures that were misread
+
+def test_a_narration_that_is_doubted_becomes_the_admission_and_the_model_goes_on_from_there(smolvlm, root):
+    asked, doubts = step(root), []
+    def doubt(case, lines):
+        doubts.append(lines)
+        return True
+    [prediction] = Commentator(*smolvlm, load_prompts(), fixed(PASSAGES), SHORT, doubt).comment([asked])
+    admitted = [line.replace("{title}", "Flames") for line in load_prompts().unclear]
+    assert list(parse(prediction.evaluation_data["rounds"][0]["content"]).commentary.narration) == admitted
+    assert len(doubts) == 1
+    assert prediction.evaluation_data["unclear"] is True
+    other, believed = ask(smolvlm, root)
+    assert believed.evaluation_data["unclear"] is False
+    assert abs(logit(asked.prob) - logit(other.prob)) > 1e-3
+
+
+def test_what_the_model_admits_itself_is_not_doubted(smolvlm, root):
+    said = "".join(f"{line}\n" for line in load_prompts().unclear_lines("Flames"))
+    def doubt(case, lines):
+        pytest.fail("asked")
+    commentator = Commentator(*smolvlm, load_prompts(), fixed(PASSAGES), Settings(tau=1.0), doubt)
+    commentator.decoder = Script(smolvlm[1], [f"<Narration>\n{said}"])
+    [prediction] = commentator.comment([step(root)])
+    assert prediction.evaluation_data["unclear"] is True
+
+
+def test_of_an_unclear_picture_the_hazard_card_comes_first(smolvlm, root):
+    passages = [*PASSAGES[:2], Passage(id="hazard-1", text=PASSAGES[2].text)]
+    for doubt, first in ((lambda case, lines: True, True), (None, False)):
+        asked = step(root)
+        settings = Settings(**(vars(SHORT) | {"verdict_threshold": 0.0, "shown": 3}))
+        [prediction] = Commentator(*smolvlm, load_prompts(), fixed(passages), settings, doubt).comment([asked])
+        best = max(range(3), key=lambda i: asked.relevance[i])
+        assert prediction.evaluation_data["relevant_ids"][0] == ("hazard-1" if first else passages[best].id)
+
+
 # Verdicts and answers
 
 @pytest.mark.parametrize("changed", range(3))
