@@ -82,6 +82,7 @@ def cosine_score(encode: Callable[[Sequence[str]], np.ndarray]) -> Callable[[str
     kept: dict[str, np.ndarray] = {}
 
     def score(query: str, texts: list[str]) -> np.ndarray:
+        """Cosines of a query and texts, float [texts]."""
         if len(kept) > KEPT_PASSAGES:
             kept.clear()
         new = [text for text in dict.fromkeys(texts) if text not in kept]
@@ -112,6 +113,7 @@ def cross_encoder_score(model: str) -> Callable[[str, list[str]], np.ndarray]:
                            "or grade by cosine") from None
 
     def score(query: str, texts: list[str]) -> np.ndarray:
+        """What the cross-encoder says of a query with each text, float [texts]."""
         return np.asarray(encoder.predict([(query, text) for text in texts], show_progress_bar=False), np.float32)
     return score
 

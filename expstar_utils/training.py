@@ -175,7 +175,7 @@ def last_whole_checkpoint(folder: Path) -> str | None:
 
 
 def lora(profile: Profile, model: PreTrainedModel) -> LoraConfig:
-    """LoRA on all linear layers of the language model; vision tower frozen; warm-started modules go with the adapter."""
+    """LoRA on all linear layers of the language model; modules of `warm_start` go with the adapter; all else is frozen."""
     return LoraConfig(r=profile.lora_r, lora_alpha=profile.lora_alpha, lora_dropout=0.0, task_type="CAUSAL_LM",
                       target_modules=profile.lora_target, modules_to_save=profile.warm_start or None)
 
