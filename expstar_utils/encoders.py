@@ -21,7 +21,7 @@ from expstar_utils.viclip import Viclip, ViclipConfig, load_viclip
 
 EVA_CLIP_8B = "EVA-CLIP-8B"
 TEXT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-BATCH = 32
+BATCH = 16 if not torch.cuda.is_available() else 128
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -59,10 +59,17 @@ def _in_batches(items: Sequence[Any], encode: Callable[[list[Any]], np.ndarray],
 
 @lru_cache(maxsize=2)
 def _sentence_model(model: str, dtype: torch.dtype) -> Any:
-    """A sentence-transformers model, shared by the encoders that use it."""
+    """A sentence-transformers model, shared by the encoders that use it.
+
+    In bfloat16 the products alone are rounded (autocast): 0.982 of the embedded base's 496 titles find the same eight passages as in
+    float32, as fast as with everything in bfloat16, where 0.960 do (`benchmarks.encode_kb`).
+    """
     from sentence_transformers import SentenceTransformer
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return SentenceTransformer(str(weights.find(model)), device=device, model_kwargs={"dtype": dtype})
+    device, mixed = "cuda" if torch.cuda.is_available() else "cpu", dtype == torch.bfloat16
+    made = SentenceTransformer(str(weights.find(model)), device=device, model_kwargs={"dtype": torch.float32 if mixed else dtype})
+    if mixed:
+        made.encode = torch.autocast(device, dtype)(made.encode)
+    return made
 
 
 class TextEncoder:
