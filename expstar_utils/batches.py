@@ -76,7 +76,8 @@ class VideoCollator:
             weights = [[self.profile.telling_weight if t in its else 1.0 for t in e.labels]
                        for its, e in zip(telling, encoded, strict=True)]
             extras["weights"] = pad_right(weights, 1.0)
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels, **extras}
+        names = [self.samples[group[0]].id for group in groups]
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels, "ids": names, **extras}
 
 
 class LengthBatches(Sampler):

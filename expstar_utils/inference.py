@@ -66,7 +66,7 @@ class Settings:
 
 @dataclass
 class Step:
-    """One step on its way through the model."""
+    """One step on its way through the model. state: behind what was read so far; where there is one, the prompt is read already."""
 
     case: Case
     previous: list[str]
@@ -112,12 +112,14 @@ class Commentator:
         self._answer(asking, branches)
         return [self._prediction(step) for step in steps]
 
+    def read(self, step: Step) -> State:
+        """State of the model behind a step's prompt and frames."""
+        frames = step.frames.blanked() if self.settings.blank else step.frames
+        messages = self.prompts.prefix(step.case.subject, step.case.title, step.previous)
+        return self.decoder.prefill(encode_prefix(self.processor, messages, frames))
+
     def _narrate(self, steps: Sequence[Step]) -> None:
-        states = []
-        for step in steps:
-            frames = step.frames.blanked() if self.settings.blank else step.frames
-            messages = self.prompts.prefix(step.case.subject, step.case.title, step.previous)
-            states.append(self.decoder.prefill(encode_prefix(self.processor, messages, frames)))
+        states = [step.state or self.read(step) for step in steps]
         decoded, written = self._decode(states)
         for step, prompt, state, tokens in zip(steps, states, decoded, written, strict=True):
             tokens, dropped = self._without_control(tokens)

@@ -39,6 +39,45 @@ class RetrieverPart(BaseModel):
         return self
 
 
+class RewardWeights(BaseModel):
+    """How much each component of a reward counts; see `rewards.rewards`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: float = Field(1.0, ge=0)
+    safety_present: float = Field(1.0, ge=0)
+    safety: float = Field(1.0, ge=0)
+    principle: float = Field(1.0, ge=0)
+    equation: float = Field(1.0, ge=0)
+    narration: float = Field(1.0, ge=0)
+
+
+class Preferences(BaseModel):
+    """Candidates, rewards and DPO.
+
+    candidates, temperature: how many commentaries of a step are sampled, and how freely. positive: reward from which on one is
+    good. margin: by how much a good one must be better than a bad one. pairs: at most so many a step. rows: a pair's texts are
+    whole dialogues with decision, passages and verdict, or the tagged text alone, in one answer, as published. lora_r, lora_alpha,
+    lr, epochs, max_frames: of the training; beta: strength of the pull toward the reference.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    candidates: int = Field(4, ge=2)
+    temperature: float = Field(1.0, gt=0)
+    positive: float = Field(0.8, ge=0, le=1)
+    margin: float = Field(0.1, ge=0, le=1)
+    pairs: int = Field(2, ge=1)
+    rows: Literal["dialogue", "response"] = "dialogue"
+    lora_r: int = Field(4, ge=1)
+    lora_alpha: int = Field(16, ge=1)
+    lr: float = Field(1e-6, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    max_frames: int = Field(32, ge=1)
+    beta: float = Field(0.1, gt=0)
+    weights: RewardWeights = RewardWeights()
+
+
 class Profile(BaseModel):
     """Settings of one scale; frozen, unknown keys are errors. Sizes in pixels, lengths in tokens."""
 
@@ -99,6 +138,7 @@ class Profile(BaseModel):
     doubt: int = Field(0, ge=0)
     shown: int = Field(2, ge=1)
     max_new_tokens: int = Field(ge=1)
+    dpo: Preferences = Preferences()
 
     def for_captions(self) -> Profile:
         """The same profile for notebook 04a's first stage, whose rows are captions, drawn anew for every epoch."""
@@ -106,6 +146,12 @@ class Profile(BaseModel):
                                        "sft_lr": self.caption_lr, "warm_start_lr": self.caption_connector_lr,
                                        "warm_start": [*self.warm_start, *([TOWER] if self.caption_tower else [])],
                                        "decision_weight": 1.0, "accumulation": 1})
+
+    def for_dpo(self) -> Profile:
+        """The same profile for notebook 04b's training."""
+        return self.model_copy(update={"sft_epochs": self.dpo.epochs, "sft_lr": self.dpo.lr, "max_frames_sft": self.dpo.max_frames,
+                                       "lora_r": self.dpo.lora_r, "lora_alpha": self.dpo.lora_alpha, "warm_start": [],
+                                       "augment": False})
 
     def for_choices(self) -> Profile:
         """The same profile for notebook 04a's last stage, whose rounds are drawn before: one epoch goes through them all."""

@@ -168,12 +168,16 @@ class Message(Record):
 
 
 class Sample(Record):
-    """A training or test row: 3 messages (baseline) or 5 (ExpStar); `rejected_response` makes it a preference row."""
+    """A training or test row: 3 messages (baseline) or 5 (ExpStar); `rejected_response` makes it a preference row.
+
+    rejected_messages: the rejected dialogue behind the prompt, where it has several turns (ms-swift's key for it).
+    """
 
     messages: list[Message]
     videos: list[str | VirtualClip]
     id: str
     rejected_response: str | None = None
+    rejected_messages: list[Message] | None = None
 
 
 class Passage(Record):

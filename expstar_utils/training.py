@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from expstar_utils.files import append_jsonl, write_json, write_jsonl
 from expstar_utils.models import fast_dtype, quirks
 from expstar_utils.packing import packed_positions, shared_groups, shares
 from expstar_utils.profiles import Profile
-from expstar_utils.records import Sample
+from expstar_utils.records import ExpStarError, Sample
 
 
 class VideoSFTTrainer(SFTTrainer):
@@ -54,7 +55,19 @@ class VideoSFTTrainer(SFTTrainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
                      num_items_in_batch: torch.Tensor | None = None) -> Any:
-        """Sum of the trained tokens' weighted negative log-likelihoods over their number, nats."""
+        """Sum of the trained tokens' weighted negative log-likelihoods over their number, nats.
+
+        Raises:
+            ExpStarError: it is no number; names the rows.
+        """
+        ids = inputs.pop("ids", [])
+        loss = self._loss(model, inputs, return_outputs, num_items_in_batch)
+        if not torch.isfinite(loss[0] if return_outputs else loss):
+            raise ExpStarError(f"the loss is {float(loss.detach())} in rows {ids}, expected a number; look at these rows, or lower the "
+                               "learning rate")
+        return loss
+
+    def _loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool, num_items_in_batch: torch.Tensor | None) -> Any:
         stock = return_outputs or self._is_stock(inputs)
         # the Trainer divides by the accumulated batches where it believes that the model did not; Qwen2.5-VL says so of itself
         self.loss_is_scaled_for_ga = None if stock else num_items_in_batch is not None
@@ -99,7 +112,7 @@ def _counts(batch: dict[str, Any]) -> torch.Tensor:
 
 
 class LossLog(TrainerCallback):
-    """Appends `{step, loss, lr}` to a JSONL file while training runs."""
+    """Appends `{step, loss, lr}` to a JSONL file while training runs, and with DPO `rewards/*` (margins, accuracies)."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -112,7 +125,25 @@ class LossLog(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **_: Any) -> None:
         if logs and "loss" in logs:
-            append_jsonl(self.path, {"step": state.global_step, "loss": float(logs["loss"]), "lr": logs.get("learning_rate")})
+            rewards = {key: float(value) for key, value in logs.items() if key.startswith("rewards/")}
+            append_jsonl(self.path, {"step": state.global_step, "loss": float(logs["loss"]), "lr": logs.get("learning_rate"),
+                                     **rewards})
+
+
+@contextmanager
+def memory_advice() -> Iterator[None]:
+    """Turns running out of memory into a sentence that says what to lower.
+
+    Raises:
+        ExpStarError: instead of what torch raises on a GPU or a CPU.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise ExpStarError(f"memory does not suffice ({str(error).splitlines()[0][:120]}); lower the profile's batch_size (and raise "
+                           "accumulation), max_frames_sft, frame_size or max_length, or set gradient_checkpointing") from None
 
 
 def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequence[Sample], root: Path, profile: Profile,
@@ -158,7 +189,7 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     prepare_warm_started(trainer.model, trained=profile.warm_start_lr > 0)
     # casts to and fro under autocast cost a twelfth of a step, the stock attention a fifth of one on a CPU
     blocks = causal_blocks(model, active=args.use_cpu or profile.packed)
-    with disable_input_dtype_casting(trainer.model, active=args.bf16), blocks:
+    with disable_input_dtype_casting(trainer.model, active=args.bf16), blocks, memory_advice():
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
     return save_adapter(trainer.model, folder / "adapter", base)
 

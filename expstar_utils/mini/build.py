@@ -1,6 +1,6 @@
 """`make mini`: render every family into videos, their raw annotations, published-format pairs and a file of what is true.
 
-    python -m expstar_utils.mini.build [--out runs/mini] [--seed 42] [--workers 2] [--subject NAME ...] [--small]
+    python -m expstar_utils.mini.build [--out runs/mini] [--seed 42] [--workers 2] [--subject NAME ...] [--small] [--retakes N]
 """
 
 from __future__ import annotations
@@ -71,11 +71,14 @@ def plan(families: list[Family], seed: int = 42, small: bool = False) -> list[Ta
     return takes
 
 
-def plan_mixed(families: list[Family], seed: int = 42, count: int = MIXES) -> list[Take]:
-    """Takes of mixed experiments, at most `count` a family; see `mixed`."""
-    return [take for family in families
-            for take in _takes(silent(family), [(v, "mixed") for v in mixes(family, count, seed)],
-                               seed * 100_000 + SUBJECTS.index(family.subject) * 1000 + 500)]
+def plan_mixed(families: list[Family], seed: int = 42, count: int = MIXES, retakes: int = 0) -> list[Take]:
+    """Takes of mixed experiments, at most `count` a family; see `mixed`. `retakes` films them, and seen variants, so often again."""
+    takes = []
+    for family in families:
+        drawn, seen = mixes(family, count, seed), [v for v in family.variants if v.split == "seen"]
+        wanted = [(variant, "mixed") for variant in drawn + retakes * (drawn + seen)]
+        takes += _takes(silent(family), wanted, seed * 100_000 + SUBJECTS.index(family.subject) * 1000 + 500)
+    return takes
 
 
 def _takes(family: Family, wanted: list[tuple[Variant, str]], seed: int) -> list[Take]:
@@ -170,12 +173,13 @@ def film(job: tuple[Take, Path]) -> str:
     return digest
 
 
-def build(out: Path, seed: int = 42, workers: int = 2, subjects: list[str] | None = None, small: bool = False) -> str:
-    """Render the data set into `out`; returns one sha256 over all its videos and truths."""
+def build(out: Path, seed: int = 42, workers: int = 2, subjects: list[str] | None = None, small: bool = False,
+          retakes: int = 0) -> str:
+    """Render the data set into `out`; returns one sha256 over all its videos and truths (see `plan_mixed` for `retakes`)."""
     families = [load_family(SPECS / f"{s}.yaml") for s in sorted(subjects)] if subjects else load_families(SPECS)
     takes = plan(families, seed, small)
     jobs = [(take, Path(out)) for take in takes]
-    jobs += [(take, Path(out) / MIXED) for take in plan_mixed(families, seed, 1 if small else MIXES)]
+    jobs += [(take, Path(out) / MIXED) for take in plan_mixed(families, seed, 1 if small else MIXES, retakes)]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         digests = list(tqdm(pool.imap(film, jobs, chunksize=4), total=len(jobs), desc="mini", unit="experiment"))
         pool.map(write_film, [(Path(out), families, seed, number) for number in range(3 if small else FILMS)])
@@ -194,8 +198,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--subject", nargs="*", default=None)
     parser.add_argument("--small", action="store_true", help="one experiment of each split and subject")
+    parser.add_argument("--retakes", type=int, default=0, help="how often more the films without notes are filmed anew")
     given = parser.parse_args()
-    print(build(given.out, given.seed, given.workers, given.subject, given.small))
+    print(build(given.out, given.seed, given.workers, given.subject, given.small, given.retakes))
 
 
 if __name__ == "__main__":

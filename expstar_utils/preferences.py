@@ -1,0 +1,214 @@
+"""Direct preference optimisation on video rows with TRL and PEFT: pairs behind one prompt, alone or packed into one row.
+
+The reference is the model as it was tuned, with the new adapter switched off: no second model. A pair shares everything but its
+two answers. Packed, clip and prompt are read once and each answer is a branch of its own (see `packing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft.helpers import disable_input_dtype_casting
+from transformers import PreTrainedModel, ProcessorMixin
+from trl import DPOConfig, DPOTrainer
+from trl.trainer.utils import FusedCausalLMOutput
+
+from expstar_utils.attention import causal_blocks
+from expstar_utils.batches import VideoCollator, over_long
+from expstar_utils.encoding import IGNORED, encode_prefix, encode_turns, merge_extras, pad_right
+from expstar_utils.models import fast_dtype, quirks
+from expstar_utils.packing import Layout, packed_positions
+from expstar_utils.profiles import Profile
+from expstar_utils.records import ExpStarError, Message, Sample
+from expstar_utils.stacked import save_stacked
+from expstar_utils.training import LossLog, last_whole_checkpoint, lora, memory_advice
+
+SAME = 1e-3  # relative difference of log-probabilities up to which a packed pair counts as right, in float32
+ROUNDED = 0.1  # and in 16 bits
+
+
+def turns_of(sample: Sample) -> tuple[list[Message], list[list[Message]]]:
+    """(prompt, (chosen turns, rejected turns)) of a preference row.
+
+    `rejected_messages` holds the rejected turns where there are several; else `rejected_response` is the only one.
+    """
+    first = next(i for i, message in enumerate(sample.messages) if message.role == "assistant")
+    rejected = sample.rejected_messages or [Message(role="assistant", content=sample.rejected_response or "")]
+    return sample.messages[:first], [sample.messages[first:], rejected]
+
+
+@dataclass
+class PairCollator:
+    """Preference rows (`{"row": position}`) -> one batch of B pairs.
+
+    Returns:
+        reading: model inputs; B packed rows with their `layouts`, or 2B rows, all chosen ones first. sources: int [2B, n], the
+        place (row * length + column) behind which a trained token is said. targets: int [2B, n], that token, or IGNORED.
+        ids: of the samples. What TRL's loss looks at: `input_ids` and `completion_mask` [2B, n + 1], the trained tokens
+        behind one that is not; `attention_mask` of what is read.
+    """
+
+    rows: VideoCollator
+    packed: bool
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        pairs = [self.rows.samples[row["row"]] for row in rows]
+        read = [self._packed(sample) if self.packed else self._apart(sample) for sample in pairs]
+        parts = [part for of_pair in zip(*(r["rows"] for r in read), strict=True) for part in of_pair]
+        ids = pad_right([p["ids"] for p in parts], self.rows.processor.tokenizer.pad_token_id)
+        mask = pad_right([[1] * len(p["ids"]) for p in parts], 0)
+        reading = {"input_ids": ids, "attention_mask": mask,
+                   **merge_extras([p["extras"] for p in parts], [len(p["ids"]) for p in parts])}
+        if self.packed:
+            reading["layouts"] = [r["layout"] for r in read]
+        sources, targets = [], []
+        for side in range(2):
+            for number, r in enumerate(read):
+                row, pairs_of_side = (number if self.packed else side * len(read) + number), r["trained"][side]
+                sources.append([row * ids.shape[1] + source for source, _ in pairs_of_side])
+                targets.append([target for _, target in pairs_of_side])
+        found = pad_right(targets, IGNORED)
+        front = torch.zeros(len(found), 1, dtype=torch.long)
+        return {"reading": reading, "sources": pad_right(sources, 0), "targets": found, "ids": [s.id for s in pairs],
+                "input_ids": torch.cat([front, found.clamp(min=0)], 1), "attention_mask": mask,
+                "completion_mask": torch.cat([front, (found != IGNORED).long()], 1)}
+
+    def _encoded(self, sample: Sample) -> tuple[Any, list[tuple[list[int], list[int]]]]:
+        prompt, sides = turns_of(sample)
+        prefix = encode_prefix(self.rows.processor, prompt, self.rows.frames(sample))
+        return prefix, [encode_turns(self.rows.processor, turns, self.rows.turn_end) for turns in sides]
+
+    def length(self, sample: Sample) -> int:
+        """Tokens of the longer of a pair's two dialogues."""
+        prefix, sides = self._encoded(sample)
+        return len(prefix.ids) + max(len(ids) for ids, _ in sides)
+
+    def _apart(self, sample: Sample) -> dict[str, Any]:
+        prefix, sides = self._encoded(sample)
+        return {"rows": [{"ids": prefix.ids + ids, "extras": prefix.extras} for ids, _ in sides],
+                "trained": [_trained(labels, len(prefix.ids), len(prefix.ids)) for _, labels in sides]}
+
+    def _packed(self, sample: Sample) -> dict[str, Any]:
+        prefix, sides = self._encoded(sample)
+        shared, (chosen, rejected) = len(prefix.ids), (ids for ids, _ in sides)
+        starts = shared, shared + len(chosen)
+        return {"rows": [{"ids": prefix.ids + chosen + rejected, "extras": prefix.extras}],
+                "layout": Layout(shared, (len(chosen), len(rejected))),
+                "trained": [_trained(labels, start, shared) for start, (_, labels) in zip(starts, sides, strict=True)]}
+
+
+def _trained(labels: Sequence[int], start: int, shared: int) -> list[tuple[int, int]]:
+    """(place it is said behind, token) of every trained token of a branch at `start`; its first stands behind what is shared."""
+    return [(start + i - 1 if i else shared - 1, label) for i, label in enumerate(labels) if label != IGNORED]
+
+
+def score_pairs(model: PreTrainedModel, axes: int, bf16: bool) -> None:
+    """Let a base model score `PairCollator`'s batches: its forward answers as TRL's fused head does, for the trained tokens alone.
+
+    TRL's head scores every position of every row, which takes a CPU longer than the model itself.
+    """
+    stock = model.forward
+
+    def forward(*args: Any, reading: dict[str, Any] | None = None, sources: torch.Tensor | None = None,
+                targets: torch.Tensor | None = None, **named: Any) -> Any:
+        """TRL's outputs for a batch of pairs; anything else goes to the model's own forward."""
+        if reading is None:
+            return stock(*args, **named)
+        given = dict(reading)
+        if "layouts" in given:
+            inputs = {k: v for k, v in given.items() if k != "layouts"}
+            given["position_ids"] = packed_positions(model.model, inputs, given["layouts"], axes)
+        with torch.autocast(given["input_ids"].device.type, dtype=torch.bfloat16, enabled=bf16):
+            features = model.model(**given, use_cache=False).last_hidden_state.flatten(0, 1)
+            said = targets != IGNORED
+            logits = model.get_output_embeddings()(features[sources[said]]).float()
+        logprobs = logits.log_softmax(-1)
+        entropy = -(logprobs.exp() * logprobs).sum(-1)
+
+        def spread(values: torch.Tensor) -> torch.Tensor:
+            """Values of the trained tokens at their places, 0 elsewhere: [2B, n]."""
+            return torch.zeros(said.shape, dtype=values.dtype, device=values.device).masked_scatter(said, values)
+        chosen = logprobs.gather(-1, targets[said][:, None])[:, 0]
+        return FusedCausalLMOutput(log_probs=spread(chosen), entropy=spread(entropy.detach()),
+                                   mean_logits=spread(logits.detach().mean(-1)),
+                                   is_top1=spread(logits.argmax(-1) == targets[said]))
+    model.forward = forward
+
+
+class VideoDPOTrainer(DPOTrainer):
+    """TRL's trainer on `PairCollator`'s batches; stops at a loss that is no number and names the rows."""
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        ids = inputs.pop("ids")
+        loss = super()._compute_loss(model, inputs, return_outputs)
+        if not torch.isfinite(loss[0] if return_outputs else loss):
+            raise ExpStarError(f"the loss is {float(loss.detach())} in rows {ids}, expected a number; look at these rows, or lower the "
+                               "learning rate")
+        return loss
+
+
+def same_when_packed(model: PreTrainedModel, collator: VideoCollator, rows: Sequence[int], tolerance: float) -> bool:
+    """Whether pairs have the same log-probabilities packed and apart, to a relative `tolerance` of the largest."""
+    found = []
+    for packed in (True, False):
+        batch = PairCollator(collator, packed)([{"row": row} for row in rows])
+        given = {k: batch[k] for k in ("reading", "sources", "targets")}
+        with torch.no_grad(), causal_blocks(model, active=packed):
+            found.append(model(**_on(given, model.device)).log_probs.sum(1))
+    return bool((found[0] - found[1]).abs().max() <= tolerance * found[1].abs().max())
+
+
+def _on(value: Any, device: torch.device) -> Any:
+    if isinstance(value, dict):
+        return {k: _on(v, device) for k, v in value.items()}
+    return value.to(device) if torch.is_tensor(value) else value
+
+
+def train_dpo(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequence[Sample], root: Path, profile: Profile,
+              folder: Path, base: str, tuned: Path, seed: int = 42, max_steps: int = -1) -> Path:
+    """Train on preference rows; a killed run resumes from its last checkpoint in `folder`.
+
+    Args:
+        model: the base with the adapter `tuned` folded in (`models.load(base, tuned)`): where training starts, and the reference.
+        root: folder below which the rows' clips lie. profile: numbers of `profile.dpo`, and `packed`.
+        base: name written into the adapter as its base. max_steps: stop after so many optimiser steps; -1 runs all epochs.
+
+    Returns:
+        Folder of one adapter for `base` that holds `tuned` and what was learned here (`folder/adapter`). Rows over
+        `profile.max_length` are listed in `folder/problems.json`; losses, margins and accuracies are in `folder/log.jsonl`.
+
+    Raises:
+        ExpStarError: no row is left, a loss that is no number, memory that does not suffice.
+    """
+    family, settings = quirks(model, processor), profile.for_dpo()
+    rows = VideoCollator(processor, samples, root, settings, family.turn_end)
+    lengths = [PairCollator(rows, False).length(sample) for sample in samples]
+    left_out = set(over_long(samples, lengths, profile.max_length, folder / "problems.json"))
+    kept = [i for i in range(len(samples)) if i not in left_out]
+    if not kept:
+        raise ExpStarError(f"{folder}: found no preference row, expected one; sample more candidates, or lower `dpo.positive`")
+    bf16 = fast_dtype(profile.dtype) == torch.bfloat16
+    args = DPOConfig(
+        output_dir=str(folder / "checkpoints"), num_train_epochs=settings.sft_epochs, max_steps=max_steps, beta=profile.dpo.beta,
+        per_device_train_batch_size=profile.batch_size, gradient_accumulation_steps=profile.accumulation,
+        learning_rate=settings.sft_lr, warmup_steps=profile.warmup, lr_scheduler_type="cosine", bf16=bf16,
+        use_cpu=not torch.cuda.is_available(), max_length=None, gradient_checkpointing=profile.gradient_checkpointing,
+        remove_unused_columns=False, report_to="none", logging_steps=1, save_steps=profile.save_steps, save_total_limit=1,
+        seed=seed, data_seed=seed, dataloader_pin_memory=False, max_grad_norm=1.0)
+    model.name_or_path = base
+    trainer = VideoDPOTrainer(model=model, args=args, processing_class=processor, peft_config=lora(settings, model),
+                              train_dataset=Dataset.from_dict({"row": kept, "images": [[] for _ in kept]}),
+                              data_collator=PairCollator(rows, profile.packed), callbacks=[LossLog(folder / "log.jsonl")])
+    score_pairs(trainer.model.get_base_model(), family.axes, bf16)
+    if profile.packed and not same_when_packed(trainer.model, rows, kept[:1], ROUNDED if bf16 else SAME):
+        print("packed pairs do not score as they do apart with this model; training goes on unpacked")
+        trainer.data_collator = PairCollator(rows, packed=False)
+    blocks = causal_blocks(model, active=trainer.data_collator.packed)
+    with disable_input_dtype_casting(trainer.model, active=args.bf16), blocks, memory_advice():
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
+    return save_stacked(tuned, trainer.model, folder / "adapter", base)
