@@ -1,6 +1,6 @@
 """Ship a run's weights: tower and adapter into `data/models/expstar-tiny/`, with a card made from the run's metrics.
 
-    python -m expstar_utils.card runs/tiny
+    python -m expstar_utils.card runs/tiny [sft|dpo]
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ import sys
 from pathlib import Path
 
 from expstar_utils.files import read_json, write_text
-from expstar_utils.models import SHIPPED, TINY_TEXT
+from expstar_utils.models import SHIPPED, TINY_TEXT, trained_tower, tuned_adapter, tuned_tower
 from expstar_utils.records import ExpStarError
 
 LIMIT_BYTES = 25_000_000
 STAGES = ("2_datasets", "3_index", "4_sft", "6_metrics")
 
 
-def ship(run: Path, target: Path = SHIPPED) -> Path:
+def ship(run: Path, target: Path = SHIPPED, stage: str = "sft") -> Path:
     """Copy the weights of a finished run and write their card; returns the folder.
+
+    Args:
+        stage: "sft" or "dpo": whose adapter goes (see `models.tuned_adapter`).
 
     Raises:
         ExpStarError: the run is not finished, or its weights are over LIMIT_BYTES together.
     """
     records = {name: read_json(run / name / "metrics.json") for name in STAGES}
-    towers = [run / stage / "tower.safetensors" for stage in ("4_sft", "3_index")]  # trained with captions, or as it was
-    tower = next((path for path in towers if path.is_file()), towers[-1])
-    sources = [tower, run / "4_sft" / "adapter" / "adapter_model.safetensors"]
+    adapter = tuned_adapter(run, stage)
+    sources = [trained_tower(tuned_tower(run)), adapter / "adapter_model.safetensors"]
     size = sum(path.stat().st_size for path in sources)
     if size > LIMIT_BYTES:
         raise ExpStarError(f"{run}: found weights of {size / 1e6:.1f} MB, expected at most {LIMIT_BYTES / 1e6:.0f} MB; lower "
@@ -34,7 +36,7 @@ def ship(run: Path, target: Path = SHIPPED) -> Path:
     (target / "adapter").mkdir(parents=True, exist_ok=True)
     shutil.copy(sources[0], target / "tower.safetensors")
     for name in ("adapter_model.safetensors", "adapter_config.json"):
-        shutil.copy(run / "4_sft" / "adapter" / name, target / "adapter" / name)
+        shutil.copy(adapter / name, target / "adapter" / name)
     write_text(target / "README.md", card(records, size))
     return target
 
@@ -75,6 +77,6 @@ def _number(value: float) -> str:
 
 if __name__ == "__main__":
     try:
-        print(ship(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/tiny")))
+        print(ship(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/tiny"), stage=sys.argv[2] if len(sys.argv) > 2 else "sft"))
     except ExpStarError as error:
         sys.exit(f"expstar: {error}")

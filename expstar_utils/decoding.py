@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedModel
 
 from expstar_utils.encoding import Encoded, pad_right
@@ -135,6 +136,52 @@ class Decoder:
                           position_ids=positions.to(self.device), past_key_values=batch.cache, use_cache=True).last_hidden_state
 
 
+@dataclass(frozen=True)
+class Unread:
+    """A prompt and what follows it, as tokens alone; stands where `State` stands, for `RereadingDecoder`."""
+
+    prefix: Encoded
+    ids: tuple[int, ...] = ()
+
+    def cropped(self, dropped: int) -> Unread:
+        """See `State.cropped`."""
+        return Unread(self.prefix, self.ids[:len(self.ids) - dropped])
+
+    def with_more(self, ids: Sequence[int]) -> Unread:
+        """The same with `ids` behind it."""
+        return Unread(self.prefix, (*self.ids, *ids))
+
+    def whole(self) -> Encoded:
+        """The prompt with what follows it."""
+        extras = {k: pad(torch.as_tensor(v), (0, len(self.ids))) if k == "mm_token_type_ids" else v
+                  for k, v in self.prefix.extras.items()}
+        return Encoded([*self.prefix.ids, *self.ids], [], extras)
+
+
+class RereadingDecoder(Decoder):
+    """Reads the whole prompt in every call, as clients without a prefix cache do: what `Decoder` is checked against."""
+
+    def prefill(self, prefix: Encoded) -> Unread:
+        """See `Decoder`; nothing is read yet."""
+        return Unread(prefix)
+
+    def extend(self, states: Sequence[Unread], suffixes: Sequence[Sequence[int]]) -> list[Unread]:
+        """See `Decoder`; nothing is read yet."""
+        return [state.with_more(suffix) for state, suffix in zip(states, suffixes, strict=True)]
+
+    def score(self, states: Sequence[Unread], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        """See `Decoder`."""
+        return [super(RereadingDecoder, self).score([super(RereadingDecoder, self).prefill(s.whole())], continuations)[0]
+                for s in states]
+
+    def decode(self, states: Sequence[Unread], max_new_tokens: int, end: int, temperature: float = 0.0,
+               seed: int = 0) -> tuple[list[Unread], list[list[int]]]:
+        """See `Decoder`."""
+        read = [super(RereadingDecoder, self).prefill(state.whole()) for state in states]
+        _, written = super().decode(read, max_new_tokens, end, temperature, seed)
+        return [state.with_more(tokens) for state, tokens in zip(states, written, strict=True)], written
+
+
 class _Batch:
     """States side by side: caches filled on the left to one length."""
 
@@ -149,7 +196,7 @@ class _Batch:
             self.cache.update(self._stack([s.keys[layer] for s in states]), self._stack([s.values[layer] for s in states]), layer)
 
     def _stack(self, tensors: list[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([torch.nn.functional.pad(t, (0, 0, self.past - t.shape[2], 0)) for t in tensors])
+        return torch.cat([pad(t, (0, 0, self.past - t.shape[2], 0)) for t in tensors])
 
     def split(self, added: Sequence[int], logits: Sequence[torch.Tensor]) -> list[State]:
         """One state a row again, `added[i]` tokens longer than it came."""

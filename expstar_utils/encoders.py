@@ -61,8 +61,8 @@ def _in_batches(items: Sequence[Any], encode: Callable[[list[Any]], np.ndarray],
 def _sentence_model(model: str, dtype: torch.dtype) -> Any:
     """A sentence-transformers model, shared by the encoders that use it.
 
-    In bfloat16 the products alone are rounded (autocast): 0.982 of the embedded base's 496 titles find the same eight passages as in
-    float32, as fast as with everything in bfloat16, where 0.960 do (`benchmarks.encode_kb`).
+    In bfloat16 the products alone are rounded (autocast): 0.982 of the embedded base's 496 titles find the same eight passages as
+    in float32, as fast as with everything in bfloat16, where 0.960 do (`benchmarks.encode_kb`).
     """
     from sentence_transformers import SentenceTransformer
     device, mixed = "cuda" if torch.cuda.is_available() else "cpu", dtype == torch.bfloat16

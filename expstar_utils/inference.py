@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from expstar_utils import prompts as tags
 from expstar_utils.clips import clip_frames
-from expstar_utils.datasets import Case, by_experiment, previous_texts
+from expstar_utils.datasets import Case, Language, by_experiment, previous_texts
 from expstar_utils.decoding import Decoder, State
 from expstar_utils.encoding import between_turns, encode_prefix, text_ids
 from expstar_utils.files import append_jsonl, read_jsonl
@@ -27,6 +27,7 @@ from expstar_utils.records import ExpStarError, Passage, Prediction
 Doubt = Callable[[Case, list[str]], bool]
 Knowledge = Literal["adaptive", "always", "never"]
 History = Literal["free", "teacher"]
+Verdicts = Literal["each", "joint", "none"]
 Find = Callable[[Case, np.ndarray, int], list[Passage]]
 
 
@@ -48,8 +49,11 @@ class Settings:
     """How the model is used.
 
     tau: retrieve when the probability is above it. knowledge: adaptive, or always / never look up. passages: how many
-    are judged. shown: at most so many relevant ones are written from. verdict_threshold: relevant above it.
-    history: "free" feeds the model's own narration forward, "teacher" the reference's. blank: grey frames (ablation).
+    are judged. verdicts: on each passage in a branch of its own, one on all of them together, or none (the first ones count as
+    relevant). shown: at most so many relevant ones are written from, or all where they were judged together.
+    verdict_threshold: relevant above it. history: "free" feeds the model's own narration forward, "teacher" the reference's.
+    language: of what is written. blank: grey frames (ablation). weights: hash of the adapter, so that predictions of two are not
+    mixed.
     """
 
     tau: float = 0.5
@@ -57,16 +61,19 @@ class Settings:
     passages: int = 8
     shown: int = 2
     verdict_threshold: float = 0.5
+    verdicts: Verdicts = "each"
     history: History = "free"
+    language: Language = "en"
     max_new_tokens: int = 160
     temperature: float = 0.0
     seed: int = 0
     blank: bool = False
+    weights: str = ""
 
 
 @dataclass
 class Step:
-    """One step on its way through the model. state: behind what was read so far; where there is one, the prompt is read already."""
+    """One step on its way through the model. state: behind what was read so far; one that is given has read the prompt."""
 
     case: Case
     previous: list[str]
@@ -90,13 +97,14 @@ class Commentator:
             `frozen.finder`); None when there is no knowledge base.
         doubt: tells from a step and the lines narrated whether the picture was misread; then the step is said to be unclear, and
             the model goes on from there. None believes everything.
+        decoder: how prompts are read (`decoding`).
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, prompts: Prompts, find: Find | None,
-                 settings: Settings, doubt: Doubt | None = None):
+                 settings: Settings, doubt: Doubt | None = None, decoder: type[Decoder] = Decoder):
         found = quirks(model, processor)
         self.processor, self.prompts, self.find, self.settings, self.doubt = processor, prompts, find, settings, doubt
-        self.decoder, self.turn_end = Decoder(model, found.axes), found.turn_end
+        self.decoder, self.turn_end = decoder(model, found.axes), found.turn_end
         self.end = processor.tokenizer.convert_tokens_to_ids(found.turn_end)
         self.yes, self.no = text_ids(processor, tags.RETRIEVAL), text_ids(processor, tags.NO_RETRIEVAL)
         # a verdict ends its line in the training rows, and Qwen's tokenizer makes one token of "]" and the line end
@@ -115,12 +123,12 @@ class Commentator:
     def read(self, step: Step) -> State:
         """State of the model behind a step's prompt and frames."""
         frames = step.frames.blanked() if self.settings.blank else step.frames
-        messages = self.prompts.prefix(step.case.subject, step.case.title, step.previous)
+        messages = self.prompts.prefix(step.case.subject, step.case.title, step.previous, self.settings.language)
         return self.decoder.prefill(encode_prefix(self.processor, messages, frames))
 
     def _narrate(self, steps: Sequence[Step]) -> None:
         states = [step.state or self.read(step) for step in steps]
-        decoded, written = self._decode(states)
+        decoded, written = self._decode(states, turn=0)
         for step, prompt, state, tokens in zip(steps, states, decoded, written, strict=True):
             tokens, dropped = self._without_control(tokens)
             step.state, step.narration = prompt, self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -140,9 +148,9 @@ class Commentator:
                 return tokens[:i], len(tokens) - i
         return tokens, 0
 
-    def _decode(self, states: list[State]) -> tuple[list[State], list[list[int]]]:
-        s = self.settings
-        return self.decoder.decode(states, s.max_new_tokens, self.end, s.temperature, s.seed)
+    def _decode(self, states: list[State], turn: int) -> tuple[list[State], list[list[int]]]:
+        s = self.settings  # every turn draws anew: with one seed, flat distributions would give the same tokens again
+        return self.decoder.decode(states, s.max_new_tokens, self.end, s.temperature, 2 * s.seed + turn)
 
     def _decide(self, step: Step) -> None:
         [[yes, no]] = self.decoder.score([step.state], [self.yes, self.no])
@@ -151,16 +159,18 @@ class Commentator:
             self.settings.knowledge]
 
     def _judge(self, step: Step) -> list[State]:
-        """Judge every passage in a branch of its own; returns the state behind each passage."""
+        """Judge what was found; returns the state behind each passage, or behind all of them where they are judged together."""
         [step.state] = self.decoder.extend([step.state], [self.yes + [self.end]])
         if self.settings.knowledge == "never" or self.find is None:
             return []
         told = step.case.model_copy(update={"narration": tags.parse(step.narration).commentary.narration})
         frames = step.frames.blanked() if self.settings.blank else step.frames
         step.passages = self.find(told, frames.pixels, self.settings.passages)
-        branches = self.decoder.extend([step.state] * len(step.passages), [self._turn([p.text]) for p in step.passages])
-        scores = self.decoder.score(branches, [self.good, self.bad])
-        step.relevance = [retrieval_prob(*pair) for pair in scores]
+        texts = [p.text for p in step.passages]
+        turns = {"each": [[text] for text in texts], "joint": [texts] if texts else [], "none": []}[self.settings.verdicts]
+        branches = self.decoder.extend([step.state] * len(turns), [self._turn(turn) for turn in turns])
+        probs = [retrieval_prob(*pair) for pair in self.decoder.score(branches, [self.good, self.bad])]
+        step.relevance = probs if self.settings.verdicts == "each" else (probs or [1.0]) * len(texts)
         return branches
 
     def _turn(self, texts: list[str]) -> list[int]:
@@ -170,19 +180,20 @@ class Commentator:
     def _answer(self, steps: Sequence[Step], branches: Sequence[list[State]]) -> None:
         states = []
         for step, branch in zip(steps, branches, strict=True):
-            passed = [i for i in range(len(branch)) if step.relevance[i] > self.settings.verdict_threshold]
+            passed = [i for i, prob in enumerate(step.relevance) if prob > self.settings.verdict_threshold]
             # of a picture that is unclear, what its title's substance is dangerous by comes first
             passed.sort(key=lambda i: (not (step.unclear and is_hazard_card(step.passages[i])), -step.relevance[i]))
-            step.chosen = passed[:self.settings.shown]
-            if len(step.chosen) == 1:
-                state = branch[step.chosen[0]]
+            together = self.settings.verdicts == "joint"
+            step.chosen = passed if together else passed[:self.settings.shown]
+            if branch and (together or len(step.chosen) == 1) and step.chosen:
+                state = branch[0 if together else step.chosen[0]]
             else:
                 texts = [step.passages[i].text for i in step.chosen]
                 [state] = self.decoder.extend([step.state], [self._turn(texts)])
             [state] = self.decoder.extend([state], [self.good if step.chosen else self.bad])
             states.append(state)
         if states:
-            _, written = self._decode(states)
+            _, written = self._decode(states, turn=1)
             for step, tokens in zip(steps, written, strict=True):
                 step.answer = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
 

@@ -109,6 +109,33 @@ def attach_adapter(model: PreTrainedModel, adapter: Path, base: str, trainable: 
     return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
 
 
+def tuned_adapter(run: Path, given: str = "") -> Path:
+    """Folder of the adapter to use for a run.
+
+    Args:
+        given: a folder; "sft" or "dpo" for what notebook 04a or 04b trained in this run; "" for the later of these that is there.
+            Without any, the shipped one.
+
+    Raises:
+        ExpStarError: "dpo" was asked for and is not there.
+    """
+    stages = {"dpo": "4_dpo", "sft": "4_sft"}
+    if given and given not in stages:
+        return Path(given)
+    trained = [run / stages[name] / "adapter" for name in ([given] if given else stages)]
+    if found := [folder for folder in trained if (folder / "base.json").is_file()]:
+        return found[0]
+    if given == "dpo":
+        raise ExpStarError(f"{trained[0]}: no adapter there, expected that of notebook 04b; run it first, or choose sft")
+    return SHIPPED / "adapter"
+
+
+def tuned_tower(run: Path) -> Path | None:
+    """The vision tower of a run, trained with captions (notebook 04a) or as 03 left it; None stands for the shipped one."""
+    found = [path for stage in ("4_sft", "3_index") if (path := run / stage / "tower.safetensors").is_file()]
+    return found[0] if found else None
+
+
 def vision_config() -> Any:
     """SigLIP-shaped ViT of ExpStar-Tiny: 128 px frames, 16 px patches, 4.8M parameters."""
     from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig

@@ -26,7 +26,7 @@ from expstar_utils.packing import Layout, packed_positions
 from expstar_utils.profiles import Profile
 from expstar_utils.records import ExpStarError, Message, Sample
 from expstar_utils.stacked import save_stacked
-from expstar_utils.training import LossLog, last_whole_checkpoint, lora, memory_advice
+from expstar_utils.training import LossLog, check_finite, last_whole_checkpoint, lora, memory_advice
 
 SAME = 1e-3  # relative difference of log-probabilities up to which a packed pair counts as right, in float32
 ROUNDED = 0.1  # and in 16 bits
@@ -108,7 +108,7 @@ def _trained(labels: Sequence[int], start: int, shared: int) -> list[tuple[int, 
 
 
 def score_pairs(model: PreTrainedModel, axes: int, bf16: bool) -> None:
-    """Let a base model score `PairCollator`'s batches: its forward answers as TRL's fused head does, for the trained tokens alone.
+    """Let a base model score `PairCollator`'s batches: its forward answers as TRL's fused head does, for trained tokens alone.
 
     TRL's head scores every position of every row, which takes a CPU longer than the model itself.
     """
@@ -146,9 +146,7 @@ class VideoDPOTrainer(DPOTrainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         ids = inputs.pop("ids")
         loss = super()._compute_loss(model, inputs, return_outputs)
-        if not torch.isfinite(loss[0] if return_outputs else loss):
-            raise ExpStarError(f"the loss is {float(loss.detach())} in rows {ids}, expected a number; look at these rows, or lower the "
-                               "learning rate")
+        check_finite(loss[0] if return_outputs else loss, ids)
         return loss
 
 

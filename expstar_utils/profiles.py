@@ -57,8 +57,8 @@ class Preferences(BaseModel):
 
     candidates, temperature: how many commentaries of a step are sampled, and how freely. positive: reward from which on one is
     good. margin: by how much a good one must be better than a bad one. pairs: at most so many a step. rows: a pair's texts are
-    whole dialogues with decision, passages and verdict, or the tagged text alone, in one answer, as published. lora_r, lora_alpha,
-    lr, epochs, max_frames: of the training; beta: strength of the pull toward the reference.
+    whole dialogues with decision, passages and verdict, or the tagged text alone, in one answer, as published. lora_r,
+    lora_alpha, lr, epochs, max_frames: of the training; beta: strength of the pull toward the reference.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -149,9 +149,9 @@ class Profile(BaseModel):
 
     def for_dpo(self) -> Profile:
         """The same profile for notebook 04b's training."""
-        return self.model_copy(update={"sft_epochs": self.dpo.epochs, "sft_lr": self.dpo.lr, "max_frames_sft": self.dpo.max_frames,
-                                       "lora_r": self.dpo.lora_r, "lora_alpha": self.dpo.lora_alpha, "warm_start": [],
-                                       "augment": False})
+        return self.model_copy(update={"sft_epochs": self.dpo.epochs, "sft_lr": self.dpo.lr,
+                                       "max_frames_sft": self.dpo.max_frames, "lora_r": self.dpo.lora_r,
+                                       "lora_alpha": self.dpo.lora_alpha, "warm_start": [], "augment": False})
 
     def for_choices(self) -> Profile:
         """The same profile for notebook 04a's last stage, whose rounds are drawn before: one epoch goes through them all."""

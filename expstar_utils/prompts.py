@@ -156,15 +156,21 @@ class Prompts(BaseModel):
     placeholder_passage: str
     no_passage: str
     unclear: list[str] = []
+    language: dict[str, str] = {}
 
-    def prefix(self, subject: str, title: str, previous: Sequence[str]) -> list[Message]:
-        """System and user message of a step; `previous`: one text for every step before it."""
+    def prefix(self, subject: str, title: str, previous: Sequence[str], language: str = "en") -> list[Message]:
+        """System and user message of a step.
+
+        Args:
+            previous: one text for every step before it. language: of the answer, a key of `language` or the prompts' own.
+        """
         name = self.subjects.get(subject, subject.replace("_", " "))
         system = self.system.get(subject, self.system["default"]).replace("{subject}", name)
         request = self.request.get(subject, self.request["default"]).replace("{subject}", name).replace("{title}", title)
         if previous:
             steps = "".join(self.history_line.format(number=n, text=text) for n, text in enumerate(previous, 1))
             request += self.history.replace("{steps}", steps).replace("{number}", str(len(previous) + 1))
+        system += self.language.get(language, "")
         return [Message(role="system", content=system), Message(role="user", content=request)]
 
     def unclear_lines(self, title: str) -> list[str]:

@@ -31,8 +31,8 @@ def save_stacked(below: Path, model: PeftModel, folder: Path, base: str) -> Path
     adapted = [{key for key in tensors if ".lora_" in key} for tensors in (lower, upper)]
     if adapted[0] != adapted[1]:
         odd = sorted(adapted[0] ^ adapted[1])[0]
-        raise ExpStarError(f"{below}: found another set of adapted modules ({odd}), expected those of the profile; use the profile "
-                           "it was trained with")
+        raise ExpStarError(f"{below}: found another set of adapted modules ({odd}), expected those of the profile; use the "
+                           "profile it was trained with")
     stacked = dict(lower)
     for key in adapted[0]:
         is_b = ".lora_B." in key

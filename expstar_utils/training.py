@@ -62,9 +62,7 @@ class VideoSFTTrainer(SFTTrainer):
         """
         ids = inputs.pop("ids", [])
         loss = self._loss(model, inputs, return_outputs, num_items_in_batch)
-        if not torch.isfinite(loss[0] if return_outputs else loss):
-            raise ExpStarError(f"the loss is {float(loss.detach())} in rows {ids}, expected a number; look at these rows, or lower the "
-                               "learning rate")
+        check_finite(loss[0] if return_outputs else loss, ids)
         return loss
 
     def _loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool, num_items_in_batch: torch.Tensor | None) -> Any:
@@ -142,8 +140,16 @@ def memory_advice() -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        raise ExpStarError(f"memory does not suffice ({str(error).splitlines()[0][:120]}); lower the profile's batch_size (and raise "
-                           "accumulation), max_frames_sft, frame_size or max_length, or set gradient_checkpointing") from None
+        raise ExpStarError(f"memory does not suffice ({str(error).splitlines()[0][:120]}); lower the profile's batch_size "
+                           "(and raise accumulation), max_frames_sft, frame_size or max_length, or set "
+                           "gradient_checkpointing") from None
+
+
+def check_finite(loss: torch.Tensor, ids: Sequence[str]) -> None:
+    """Raises ExpStarError when a loss is no number; names the rows of its batch."""
+    if not torch.isfinite(loss):
+        raise ExpStarError(f"the loss is {float(loss.detach())} in rows {list(ids)}, expected a number; look at these rows, or "
+                           "lower the learning rate")
 
 
 def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequence[Sample], root: Path, profile: Profile,

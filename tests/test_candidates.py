@@ -23,7 +23,8 @@ PROMPTS = load_prompts()
 
 def case(number, experiment, step):
     return Case.model_validate({"id": f"chemistry_{number}", "experiment": experiment, "subject": "chemistry", "title": "Flames",
-                                "step_number": step, "clip": f"{number}.mp4", "summary": "s", "narration": [f"Salt {number} glows."],
+                                "step_number": step, "clip": f"{number}.mp4", "summary": "s",
+                                "narration": [f"Salt {number} glows."],
                                 "principle": ["Na emits light."]})
 
 
@@ -127,7 +128,7 @@ def test_a_row_keeps_the_dialogue_or_is_written_as_published():
     [plain] = rows_of(found, [1, 0], rows="response")
     assert list(plain.to_dict()) == ["messages", "videos", "id", "rejected_response"]
     assert plain.messages[2].content == "<Narration>\na\n<Safety>\nWear goggles.\n"
-    assert Sample.model_validate(row.to_dict()) == row
+    assert Sample.model_validate(row.to_dict()).to_dict() == row.to_dict()
 
 
 def test_cards_are_the_relevant_hazard_cards():

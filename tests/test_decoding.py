@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from expstar_utils import models
-from expstar_utils.decoding import Decoder
+from expstar_utils.decoding import Decoder, RereadingDecoder
 from expstar_utils.encoding import encode_prefix, text_ids
 from expstar_utils.media import sample_frames
 from expstar_utils.miniatures import MINIATURES, noise_clip
@@ -193,3 +193,17 @@ def test_sampling_repeats_by_seed(ready, states):
     assert sampled(1) == sampled(1)
     assert sampled(1) != sampled(2)
     assert decoder.decode(states, 12, end=-1, temperature=1e-4, seed=1)[1] == decoder.decode(states, 12, end=-1)[1]
+
+
+def test_reading_again_gives_the_same_scores_and_tokens(ready, states):
+    model, processor, decoder, prefixes = ready
+    again = RereadingDecoder(model, decoder.axes)
+    unread = [again.prefill(prefix) for prefix in prefixes]
+    added = [text_ids(processor, "<Narration>\nIt glows.\n")] * len(states)
+    ours, theirs = decoder.extend(states, added), again.extend(unread, added)
+    controls = [text_ids(processor, text) for text in (RETRIEVAL, NO_RETRIEVAL)]
+    torch.testing.assert_close(torch.tensor(decoder.score(ours, controls)), torch.tensor(again.score(theirs, controls)), **CLOSE)
+    (_, written), (unread_after, rewritten) = decoder.decode(ours, 6, end=-1), again.decode(theirs, 6, end=-1)
+    assert written == rewritten
+    assert [len(u.ids) for u in unread_after] == [len(added[0]) + 6] * 3
+    assert again.decode([unread_after[0].cropped(6)], 6, end=-1)[1] == [written[0]]

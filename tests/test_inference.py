@@ -8,6 +8,7 @@ from small_runs import noise_clips
 
 from expstar_utils import inference, models
 from expstar_utils.datasets import Case
+from expstar_utils.decoding import RereadingDecoder
 from expstar_utils.encoding import encode_dialogue, encode_prefix, text_ids
 from expstar_utils.files import read_jsonl
 from expstar_utils.inference import Commentator, Settings, Step, infer, retrieval_prob
@@ -349,3 +350,62 @@ def test_predictions_of_other_settings_are_refused(smolvlm, root, tmp_path):
         other = Settings(**(same | {name: value}))
         with pytest.raises(ExpStarError, match=rf"p\.jsonl: holds predictions made with {name}=.*give another run_dir"):
             run(smolvlm, root, out, other)
+
+
+# How passages are judged
+
+def judged(loaded, root, threshold=0.0, **changes):
+    """One step, its prediction and how many passages were judged apart, whatever the model says."""
+    commentator = Commentator(*loaded, load_prompts(), fixed(PASSAGES), Settings(**(vars(SHORT) | {
+        "verdict_threshold": threshold, "shown": 2} | changes)))
+    asked, sizes, stock = step(root), [], commentator.decoder.extend
+    commentator.decoder.extend = lambda states, suffixes: sizes.append(len(states)) or stock(states, suffixes)
+    [prediction] = commentator.comment([asked])
+    return asked, prediction, max(sizes)
+
+
+def test_joint_verdict_is_one_on_all_passages(smolvlm, root):
+    asked, prediction, branches = judged(smolvlm, root, verdicts="joint")
+    assert branches == 1
+    assert asked.relevance == [asked.relevance[0]] * 3
+    assert asked.chosen == [0, 1, 2]  # and the answer is written from all of them
+    assert prediction.evaluation_data["relevant_ids"] == [p.id for p in PASSAGES[:3]]
+    refused, prediction, _ = judged(smolvlm, root, verdicts="joint", threshold=1.0)
+    assert refused.chosen == []
+    assert IRRELEVANT in prediction.full_dialogue
+
+
+def test_without_verdicts_the_first_passages_are_written_from(smolvlm, root):
+    asked, prediction, branches = judged(smolvlm, root, verdicts="none")
+    assert branches == 1
+    assert asked.relevance == [1.0] * 3
+    assert asked.chosen == [0, 1]
+    assert RELEVANT in prediction.full_dialogue
+    each, *_ = judged(smolvlm, root)
+    assert len(set(each.relevance)) == 3
+
+
+@pytest.mark.parametrize("verdicts", ["each", "joint", "none"])
+def test_no_passage_found_is_no_fault_in_any_mode(smolvlm, root, verdicts):
+    asked, prediction = ask(smolvlm, root, passages=[], verdicts=verdicts)
+    assert asked.chosen == asked.relevance == []
+    assert IRRELEVANT in prediction.full_dialogue
+
+
+@pytest.mark.parametrize("verdicts", ["each", "joint", "none"])
+@pytest.mark.parametrize("family", MINIATURES)
+def test_reading_the_prompt_once_or_every_time_gives_the_same_tokens(tmp_path, root, family, verdicts):
+    loaded = models.load(str(MINIATURES[family](tmp_path / family)))
+    settings = Settings(**(vars(SHORT) | {"verdicts": verdicts, "verdict_threshold": 0.2, "shown": 2}))
+    once, again = (Commentator(*loaded, load_prompts(), fixed(PASSAGES), settings, **more).comment([step(root), step(root, 1)])
+                   for more in ({}, {"decoder": RereadingDecoder}))
+    assert [p.full_dialogue for p in once] == [p.full_dialogue for p in again]
+    for a, b in zip(once, again, strict=True):
+        assert a.evaluation_data["relevance"] == pytest.approx(b.evaluation_data["relevance"], abs=1e-3)
+
+
+def test_language_changes_the_system_message_alone():
+    english, chinese = (load_prompts().prefix("chemistry", "Flames", [], language) for language in ("en", "zh"))
+    assert english == load_prompts().prefix("chemistry", "Flames", [])
+    assert chinese[0].content == english[0].content + " Write in Chinese, under the same English tags."
+    assert chinese[1] == english[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import yaml
 from endpoint import completion
 from safetensors.torch import load_file
 
+from expstar_utils.candidates import Candidate, Scored
 from expstar_utils.datasets import Case
 from expstar_utils.files import read_json, read_jsonl, write_json, write_jsonl
 from expstar_utils.mini.build import build
@@ -30,6 +32,7 @@ CHAIN = {
     "02_dataset_construction": {},
     "03_retrieval": {"tower": "train", "tower_steps": 2},
     "04a_train_sft": {},
+    "04b_train_dpo": {"adapter": str(SHIPPED / "adapter")},  # what two steps of SFT leave writes nothing to choose from
     "05_infer": {"split": "test"},
     "06_evaluate": {},
 }
@@ -49,7 +52,8 @@ def chain(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("chain")
     build(folder / "mini", workers=2, subjects=SUBJECTS, small=True)
     profile = folder / "choosing.yaml"  # tiny, and the stages that it leaves out
-    choosing = load_profile("tiny", choice_rounds=1, unclear_share=1.0, caption_tower=True)
+    choosing = load_profile("tiny", choice_rounds=1, unclear_share=1.0, caption_tower=True,
+                            dpo={"positive": 0.25, "margin": 0.0, "temperature": 1.5})
     profile.write_text(yaml.safe_dump(choosing.model_dump(mode="json")), encoding="utf8")
     paths = {"profile": str(profile), "run_dir": str(folder / "run"), "data_root": str(folder / "mini"),
              "raw_root": str(folder / "mini"), "pairs_dir": str(folder / "mini" / "pairs"),
@@ -61,7 +65,7 @@ def chain(tmp_path_factory) -> Path:
 
 def test_every_stage_says_what_made_it(chain):
     files = ["1_pairs/metrics.json", "2_datasets/metrics.json", "3_index/metrics.json", "4_sft/metrics.json",
-             "6_metrics/metrics.json", "5_predictions/test-free-adaptive.metrics.json"]
+             "4_dpo/metrics.json", "6_metrics/metrics.json", "5_predictions/test-free-adaptive.metrics.json"]
     for name in files:
         record = read_json(chain / name)
         assert record["parameters"]["smoke"] is True
@@ -119,6 +123,22 @@ def test_steps_without_any_note_are_a_data_set_too(raw, tmp_path):
 def test_captions_come_first_and_choices_last(chain):
     weights = [(chain / "4_sft" / stage / "adapter/adapter_model.safetensors").read_bytes() for stage in ("captions", "rows", "")]
     assert len(set(weights)) == 3
+
+
+def test_preferences_are_sampled_rewarded_and_trained_on(chain):
+    folder = chain / "4_dpo"
+    made = list(read_jsonl(folder / "candidates.jsonl", Candidate))
+    scored = list(read_jsonl(folder / "rewards.jsonl", Scored))
+    assert [(c.id, c.number) for c in made] == [(s.id, s.number) for s in scored]
+    record = read_json(folder / "metrics.json")["metrics"]
+    pairs = list(read_jsonl(folder / "preference.jsonl", Sample))
+    assert record["pairs"] == len(pairs) > 0
+    assert record["first_loss"] == pytest.approx(math.log(2), abs=1e-3)
+    value = {(s.id, c.response): s.value for s, c in zip(scored, made)}
+    assert all(value[p.id, p.rejected_response] < 0.25 for p in pairs)
+    sft, dpo = (load_file(chain / name / "adapter/adapter_model.safetensors") for name in ("4_sft", "4_dpo"))
+    assert sft.keys() == dpo.keys()
+    assert read_json(folder / "adapter/adapter_config.json")["r"] == 20
 
 
 def test_the_tower_is_trained_with_the_captions_and_fitted_anew(chain):

@@ -22,7 +22,8 @@ ANSWERS = [("<Narration>\nIt glows yellow.\n[Retrieval]", "[Relevant]\n<Principl
 
 def turns(number):
     first, second = ANSWERS[number]
-    more = [Message(role="user", content=f"<paragraph>Passage {number}.</paragraph>"), Message(role="assistant", content=second or "")]
+    more = [Message(role="user", content=f"<paragraph>Passage {number}.</paragraph>"),
+            Message(role="assistant", content=second or "")]
     return [Message(role="assistant", content=first), *(more if second else [])]
 
 

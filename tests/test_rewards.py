@@ -8,13 +8,14 @@ from expstar_utils.datasets import Case
 from expstar_utils.profiles import RewardWeights
 from expstar_utils.rewards import agreements, contradiction, equations_agree, rewards, word_f1
 
-BURNING = Case(id="c_1", experiment="chemistry/1", subject="chemistry", title="Burning a Gas", step_number=2, clip="a.mp4", summary="",
-               narration=["The gas burns with a blue flame."], principle=["2CO + O2 → 2CO2", "Carbon monoxide burns in air."],
-               safety=["Carbon monoxide is toxic and binds to haemoglobin: burn what is left over in a fume cupboard."])
-FILLING = Case(id="c_2", experiment="chemistry/1", subject="chemistry", title="Burning a Gas", step_number=1, clip="b.mp4", summary="",
-               narration=["The flask is filled with water."])
-CARD = ("Hazard card for carbon monoxide (CAS 630-08-0). Between 12.5 and 74 % in air it forms a flammable or explosive mixture. The "
-        "exposure limit for an eight-hour day is 25 ppm: do not breathe it.")
+BURNING = Case(id="c_1", experiment="chemistry/1", subject="chemistry", title="Burning a Gas", step_number=2, clip="a.mp4",
+               summary="", narration=["The gas burns with a blue flame."],
+               principle=["2CO + O2 → 2CO2", "Carbon monoxide burns in air."],
+               safety=["Carbon monoxide is toxic and binds to haemoglobin: burn what is left in a fume cupboard."])
+FILLING = Case(id="c_2", experiment="chemistry/1", subject="chemistry", title="Burning a Gas", step_number=1, clip="b.mp4",
+               summary="", narration=["The flask is filled with water."])
+CARD = ("Hazard card for carbon monoxide (CAS 630-08-0). Between 12.5 and 74 % in air it forms a flammable or explosive "
+        "mixture. The exposure limit for an eight-hour day is 25 ppm: do not breathe it.")
 GENERIC = "<Safety>\nAlways wear gloves and goggles and be careful.\n"
 
 

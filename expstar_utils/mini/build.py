@@ -72,7 +72,7 @@ def plan(families: list[Family], seed: int = 42, small: bool = False) -> list[Ta
 
 
 def plan_mixed(families: list[Family], seed: int = 42, count: int = MIXES, retakes: int = 0) -> list[Take]:
-    """Takes of mixed experiments, at most `count` a family; see `mixed`. `retakes` films them, and seen variants, so often again."""
+    """Takes of mixed experiments, at most `count` a family (see `mixed`); `retakes` films them, and seen variants, anew."""
     takes = []
     for family in families:
         drawn, seen = mixes(family, count, seed), [v for v in family.variants if v.split == "seen"]
