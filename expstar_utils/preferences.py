@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft.helpers import disable_input_dtype_casting
 from transformers import PreTrainedModel, ProcessorMixin
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
@@ -21,15 +20,21 @@ from trl.trainer.utils import FusedCausalLMOutput
 from expstar_utils.attention import causal_blocks
 from expstar_utils.batches import VideoCollator, over_long
 from expstar_utils.encoding import IGNORED, encode_prefix, encode_turns, merge_extras, pad_right
-from expstar_utils.models import fast_dtype, quirks
+from expstar_utils.models import quirks
 from expstar_utils.packing import Layout, packed_positions
 from expstar_utils.profiles import Profile
 from expstar_utils.records import ExpStarError, Message, Sample
 from expstar_utils.stacked import save_stacked
-from expstar_utils.training import LossLog, check_finite, last_whole_checkpoint, lora, memory_advice
-
-SAME = 1e-3  # relative difference of log-probabilities up to which a packed pair counts as right, in float32
-ROUNDED = 0.1  # and in 16 bits
+from expstar_utils.training import (
+    ROUNDED,
+    SAME,
+    LossLog,
+    check_finite,
+    common_arguments,
+    efficient,
+    last_whole_checkpoint,
+    lora,
+)
 
 
 def turns_of(sample: Sample) -> tuple[list[Message], list[list[Message]]]:
@@ -183,6 +188,15 @@ def train_dpo(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     Raises:
         ExpStarError: no row is left, a loss that is no number, memory that does not suffice.
     """
+    trainer = dpo_trainer(model, processor, samples, root, profile, folder, base, seed, max_steps)
+    with efficient(trainer, trainer.data_collator.packed):
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
+    return save_stacked(tuned, trainer.model, folder / "adapter", base)
+
+
+def dpo_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequence[Sample], root: Path, profile: Profile,
+                folder: Path, base: str, seed: int = 42, max_steps: int = -1) -> VideoDPOTrainer:
+    """The trainer of `train_dpo`, ready to start; packed pairs are checked on the first of them, and left where they go wrong."""
     family, settings = quirks(model, processor), profile.for_dpo()
     rows = VideoCollator(processor, samples, root, settings, family.turn_end)
     lengths = [PairCollator(rows, False).length(sample) for sample in samples]
@@ -190,23 +204,13 @@ def train_dpo(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     kept = [i for i in range(len(samples)) if i not in left_out]
     if not kept:
         raise ExpStarError(f"{folder}: found no preference row, expected one; sample more candidates, or lower `dpo.positive`")
-    bf16 = fast_dtype(profile.dtype) == torch.bfloat16
-    args = DPOConfig(
-        output_dir=str(folder / "checkpoints"), num_train_epochs=settings.sft_epochs, max_steps=max_steps, beta=profile.dpo.beta,
-        per_device_train_batch_size=profile.batch_size, gradient_accumulation_steps=profile.accumulation,
-        learning_rate=settings.sft_lr, warmup_steps=profile.warmup, lr_scheduler_type="cosine", bf16=bf16,
-        use_cpu=not torch.cuda.is_available(), max_length=None, gradient_checkpointing=profile.gradient_checkpointing,
-        remove_unused_columns=False, report_to="none", logging_steps=1, save_steps=profile.save_steps, save_total_limit=1,
-        seed=seed, data_seed=seed, dataloader_pin_memory=False, max_grad_norm=1.0)
+    args = DPOConfig(**common_arguments(settings, folder, seed, max_steps), beta=profile.dpo.beta, logging_steps=1)
     model.name_or_path = base
     trainer = VideoDPOTrainer(model=model, args=args, processing_class=processor, peft_config=lora(settings, model),
                               train_dataset=Dataset.from_dict({"row": kept, "images": [[] for _ in kept]}),
                               data_collator=PairCollator(rows, profile.packed), callbacks=[LossLog(folder / "log.jsonl")])
-    score_pairs(trainer.model.get_base_model(), family.axes, bf16)
-    if profile.packed and not same_when_packed(trainer.model, rows, kept[:1], ROUNDED if bf16 else SAME):
+    score_pairs(trainer.model.get_base_model(), family.axes, args.bf16)
+    if profile.packed and not same_when_packed(trainer.model, rows, kept[:1], ROUNDED if args.bf16 else SAME):
         print("packed pairs do not score as they do apart with this model; training goes on unpacked")
         trainer.data_collator = PairCollator(rows, packed=False)
-    blocks = causal_blocks(model, active=trainer.data_collator.packed)
-    with disable_input_dtype_casting(trainer.model, active=args.bf16), blocks, memory_advice():
-        trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
-    return save_stacked(tuned, trainer.model, folder / "adapter", base)
+    return trainer

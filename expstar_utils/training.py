@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
+from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from expstar_utils.attention import causal_blocks
@@ -24,6 +25,9 @@ from expstar_utils.models import fast_dtype, quirks
 from expstar_utils.packing import packed_positions, shared_groups, shares
 from expstar_utils.profiles import Profile
 from expstar_utils.records import ExpStarError, Sample
+
+SAME = 1e-3  # relative difference up to which packed rows count as right, in float32
+ROUNDED = 0.1  # and in 16 bits
 
 
 class VideoSFTTrainer(SFTTrainer):
@@ -167,37 +171,83 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     Returns:
         Folder of the adapter (`folder/adapter`). Rows over `profile.max_length` are listed in `folder/problems.json`.
     """
+    trainer = sft_trainer(model, processor, samples, root, profile, folder, base, seed, max_steps, telling)
+    with efficient(trainer, packed=trainer.data_collator.groups is not None):
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
+    return save_adapter(trainer.model, folder / "adapter", base)
+
+
+def sft_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequence[Sample], root: Path, profile: Profile,
+                folder: Path, base: str, seed: int = 42, max_steps: int = -1,
+                telling: Mapping[str, set[int]] | None = None) -> VideoSFTTrainer:
+    """The trainer of `train_sft`, ready to start; packed rows are checked on the first of them, and left where they go wrong.
+
+    Raises:
+        ExpStarError: no row is left.
+    """
     family = quirks(model, processor)
     collator = VideoCollator(processor, samples, root, profile, family.turn_end)
     groups = shared_groups(samples) if profile.packed else [[i] for i in range(len(samples))]
     lengths = row_lengths(collator, groups)
     left_out = set(over_long(samples, list(map(sum, lengths)), profile.max_length, folder / "problems.json"))
     groups = [kept for group in groups if (kept := [i for i in group if i not in left_out])]
+    if not groups:
+        raise ExpStarError(f"{folder}: found no row to train on, expected one of at most {profile.max_length} tokens; build the "
+                           "data set with notebook 02, or raise max_length")
     collator.groups, collator.telling = groups if profile.packed else None, telling
     rows = {"row": list(range(len(groups))) if profile.packed else [i for [i] in groups],
             "length": [lengths[group[0]][0] + sum(lengths[i][1] for i in group) for group in groups]}
-    args = SFTConfig(
-        output_dir=str(folder / "checkpoints"), num_train_epochs=profile.sft_epochs, max_steps=max_steps,
-        per_device_train_batch_size=profile.batch_size, gradient_accumulation_steps=profile.accumulation,
-        learning_rate=profile.sft_lr, warmup_steps=profile.warmup, lr_scheduler_type="cosine",
-        bf16=fast_dtype(profile.dtype) == torch.bfloat16, use_cpu=not torch.cuda.is_available(), max_length=None,
-        gradient_checkpointing=profile.gradient_checkpointing, dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False, report_to="none", logging_steps=5,
-        save_steps=profile.save_steps, save_total_limit=1, seed=seed, data_seed=seed,
-        dataloader_pin_memory=False, max_grad_norm=1.0)
+    args = SFTConfig(**common_arguments(profile, folder, seed, max_steps), logging_steps=5,
+                     dataset_kwargs={"skip_prepare_dataset": True})
     model.name_or_path = base
     adapter = None if isinstance(model, PeftModel) else lora(profile, model)
-    trainer = VideoSFTTrainer(model=model, args=args, train_dataset=Dataset.from_dict(rows),
-                         data_collator=collator, processing_class=processor, peft_config=adapter,
-                         callbacks=[LossLog(folder / "log.jsonl")])
+    trainer = VideoSFTTrainer(model=model, args=args, train_dataset=Dataset.from_dict(rows), data_collator=collator,
+                              processing_class=processor, peft_config=adapter, callbacks=[LossLog(folder / "log.jsonl")])
     trainer.decision_weight, trainer.decisions, trainer.axes = profile.decision_weight, decision_tokens(processor), family.axes
     trainer.warm_start_lr = profile.warm_start_lr
     prepare_warm_started(trainer.model, trained=profile.warm_start_lr > 0)
-    # casts to and fro under autocast cost a twelfth of a step, the stock attention a fifth of one on a CPU
-    blocks = causal_blocks(model, active=args.use_cpu or profile.packed)
-    with disable_input_dtype_casting(trainer.model, active=args.bf16), blocks, memory_advice():
-        trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
-    return save_adapter(trainer.model, folder / "adapter", base)
+    if profile.packed and not _same_when_packed(trainer, collator):
+        print("packed rows have another loss than the same rows apart with this model; training goes on unpacked")
+        collator.groups = None
+        trainer.train_dataset = Dataset.from_dict({"row": [i for group in groups for i in group],
+                                                   "length": [sum(lengths[i]) for group in groups for i in group]})
+    return trainer
+
+
+def _same_when_packed(trainer: VideoSFTTrainer, collator: VideoCollator) -> bool:
+    """Whether the first packed row of several branches has the loss of its rows apart."""
+    number = max(range(len(collator.groups)), key=lambda i: min(len(collator.groups[i]), 2))
+    plain = dataclasses.replace(collator, profile=collator.profile.model_copy(update={"augment": False}))
+    apart, packed = dataclasses.replace(plain, groups=None), plain
+    batches = [(packed, [number]), (apart, collator.groups[number])]
+    losses = []
+    for collate, rows in batches:
+        batch = trainer._prepare_inputs(collate([{"row": row} for row in rows]))
+        with torch.no_grad(), efficient(trainer, packed=collate is packed):
+            losses.append(float(trainer.compute_loss(trainer.model, batch)))
+    return abs(losses[0] - losses[1]) <= (ROUNDED if trainer.args.bf16 else SAME) * abs(losses[1])
+
+
+def common_arguments(profile: Profile, folder: Path, seed: int, max_steps: int) -> dict[str, Any]:
+    """What SFT and DPO tell TRL alike."""
+    return {"output_dir": str(folder / "checkpoints"), "num_train_epochs": profile.sft_epochs, "max_steps": max_steps,
+            "per_device_train_batch_size": profile.batch_size, "gradient_accumulation_steps": profile.accumulation,
+            "learning_rate": profile.sft_lr, "warmup_steps": profile.warmup, "lr_scheduler_type": "cosine", "max_grad_norm": 1.0,
+            "bf16": fast_dtype(profile.dtype) == torch.bfloat16, "use_cpu": not torch.cuda.is_available(), "max_length": None,
+            "gradient_checkpointing": profile.gradient_checkpointing, "remove_unused_columns": False, "report_to": "none",
+            "save_steps": profile.save_steps, "save_total_limit": 1, "seed": seed, "data_seed": seed,
+            "dataloader_pin_memory": False}
+
+
+@contextmanager
+def efficient(trainer: Trainer, packed: bool) -> Iterator[None]:
+    """How a trainer's model is run: attention in blocks, no casts to and fro under autocast, advice when memory runs out.
+
+    The casts cost a twelfth of a step, the stock attention a fifth of one on a CPU.
+    """
+    blocks = causal_blocks(trainer.model.get_base_model(), active=trainer.args.use_cpu or packed)
+    with disable_input_dtype_casting(trainer.model, active=trainer.args.bf16), blocks, memory_advice():
+        yield
 
 
 def is_trained(folder: Path) -> bool:

@@ -119,3 +119,13 @@ def test_an_over_long_branch_is_left_out_and_its_siblings_stay(base, root, tmp_p
     [problem] = read_json(tmp_path / "whole" / "problems.json")
     assert problem["found"] == f"{lengths[3]} tokens"
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_a_packing_that_is_wrong_is_found_and_left(base, root, tmp_path, monkeypatch, capsys):
+    loss, expected = gradients(base, root, tmp_path / "rows", ragged(), monkeypatch, packed=False)
+    right = training.packed_positions
+    monkeypatch.setattr(training, "packed_positions", lambda *given: right(*given) * 2)
+    unpacked, found = gradients(base, root, tmp_path / "wrong", ragged(), monkeypatch, packed=True)
+    assert "training goes on unpacked" in capsys.readouterr().out
+    assert unpacked == pytest.approx(loss, rel=1e-5)
+    assert (expected[0] - found[0]).norm() < 1e-5 * expected[0].norm()

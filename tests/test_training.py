@@ -13,7 +13,7 @@ from expstar_utils.files import read_json, read_jsonl
 from expstar_utils.media import sample_frames
 from expstar_utils.prompts import load_prompts
 from expstar_utils.records import ExpStarError, Passage, Record
-from expstar_utils.training import train_sft
+from expstar_utils.training import memory_advice, train_sft
 
 WHOLE = {"smolvlm": ["connector"], "qwen2_5_vl": []}
 
@@ -155,3 +155,26 @@ def test_over_long_rows_are_listed_and_left_out(base, root, tmp_path, monkeypatc
     assert [p["file"] for p in problems] == [f"chemistry_{n}" for n in over]
     assert [p["found"] for p in problems] == [f"{lengths[n]} tokens" for n in over]
     assert {row["row"] for row in seen} == set(range(6)) - set(over)
+
+
+def test_a_loss_that_is_no_number_names_the_rows(base, root, tmp_path):
+    model, processor = models.load(str(base))
+    with torch.no_grad():
+        model.get_output_embeddings().weight[:] = float("nan")
+    with pytest.raises(ExpStarError, match=r"the loss is nan in rows \['chemistry_\d', 'chemistry_\d'\], expected a number"):
+        train_sft(model, processor, samples(4), root, profile(base), tmp_path, str(base), max_steps=1)
+
+
+def test_an_empty_data_set_is_refused(base, root, tmp_path):
+    model, processor = models.load(str(base))
+    with pytest.raises(ExpStarError, match="found no row to train on"):
+        train_sft(model, processor, [], root, profile(base), tmp_path, str(base))
+
+
+@pytest.mark.parametrize("error", [MemoryError("no more"), torch.OutOfMemoryError("CUDA out of memory"),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
+def test_running_out_of_memory_says_what_to_lower(error):
+    with pytest.raises(ExpStarError, match="memory does not suffice .*; lower the profile's batch_size"), memory_advice():
+        raise error
+    with pytest.raises(RuntimeError, match="shapes"), memory_advice():
+        raise RuntimeError("shapes do not match")
