@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import ProcessorMixin
 from transformers.video_utils import VideoMetadata
@@ -54,9 +55,11 @@ def encode_prefix(processor: ProcessorMixin, messages: Sequence[Message], frames
     count = sum(m.content.count(VIDEO) for m in messages)
     if count != 1:
         raise ExpStarError(f"found {count} {VIDEO} in a prompt, expected one; correct the prompts file or the row")
-    metadata = VideoMetadata(total_num_frames=len(frames.times_s), fps=float(frames.fps),
-                             duration=float(frames.end_s - frames.start_s), frames_indices=list(range(len(frames.times_s))))
-    inputs = processor(text=[render(processor, messages, generate=True)], videos=[frames.pixels.transpose(0, 3, 1, 2)],
+    missing = max(getattr(processor.video_processor, "temporal_patch_size", 1) - len(frames.pixels), 0)
+    pixels = np.concatenate([frames.pixels, *[frames.pixels[-1:]] * missing])  # Qwen3-VL refuses a clip of one frame
+    metadata = VideoMetadata(total_num_frames=len(pixels), fps=float(frames.fps), duration=float(frames.end_s - frames.start_s),
+                             frames_indices=list(range(len(pixels))))
+    inputs = processor(text=[render(processor, messages, generate=True)], videos=[pixels.transpose(0, 3, 1, 2)],
                        video_metadata=[metadata], do_sample_frames=False, return_tensors="pt")
     ids = inputs.pop("input_ids")[0].tolist()
     inputs.pop("attention_mask")

@@ -107,12 +107,45 @@ def miniature_qwen2_5_vl(folder: Path, seed: int = 0) -> Path:
     rotary = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
     vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": HIDDEN,
               "window_size": 56, "fullatt_block_indexes": [1], "tokens_per_second": 2, "initializer_range": SPREAD}
-    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in (
+    config = Qwen2_5_VLConfig(text_config=text_settings(tokenizer) | {"rope_parameters": rotary}, vision_config=vision,
+                              tie_word_embeddings=True, **_qwen_ids(tokenizer))
+    return _write(Qwen2_5_VLForConditionalGeneration, config, processor, folder, seed)
+
+
+def miniature_qwen3_vl(folder: Path, seed: int = 0) -> Path:
+    """Write a random Qwen3-VL with its processor; each pair of frames of 64 x 64 px becomes 2 x 2 tokens behind its time.
+
+    Args:
+        folder: where to, made when missing; `models.load(str(folder))` reads it.
+
+    Returns:
+        folder.
+    """
+    from transformers import (
+        Qwen2VLImageProcessor,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    )
+    tokenizer = qwen_tokenizer()
+    size = {"shortest_edge": 64 * 64, "longest_edge": 96 * 96 * 64}
+    processor = Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=size, patch_size=16), tokenizer=tokenizer,
+        chat_template=tokenizer.chat_template.replace("<|vision_start|><|video_pad|><|vision_end|>", "<|video_pad|>"),
+        video_processor=Qwen3VLVideoProcessor(size=size, cap_pixels_per_frame=False))
+    rotary = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    vision = {"depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": HIDDEN,
+              "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1], "initializer_range": SPREAD}
+    config = Qwen3VLConfig(text_config=text_settings(tokenizer) | {"rope_parameters": rotary, "head_dim": HIDDEN // HEADS},
+                           vision_config=vision, tie_word_embeddings=True, **_qwen_ids(tokenizer))
+    return _write(Qwen3VLForConditionalGeneration, config, processor, folder, seed)
+
+
+def _qwen_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in (
         ("image", "<|image_pad|>"), ("video", "<|video_pad|>"), ("vision_start", "<|vision_start|>"),
         ("vision_end", "<|vision_end|>"))}
-    config = Qwen2_5_VLConfig(text_config=text_settings(tokenizer) | {"rope_parameters": rotary}, vision_config=vision,
-                              tie_word_embeddings=True, **ids)
-    return _write(Qwen2_5_VLForConditionalGeneration, config, processor, folder, seed)
 
 
 def miniature_smolvlm(folder: Path, seed: int = 0) -> Path:
@@ -147,7 +180,8 @@ def _write(kind: type[PreTrainedModel], config: Any, processor: ProcessorMixin, 
     return folder
 
 
-MINIATURES: dict[str, Callable[[Path], Path]] = {"qwen2_5_vl": miniature_qwen2_5_vl, "smolvlm": miniature_smolvlm}
+MINIATURES: dict[str, Callable[[Path], Path]] = {"qwen2_5_vl": miniature_qwen2_5_vl, "qwen3_vl": miniature_qwen3_vl,
+                                                "smolvlm": miniature_smolvlm}
 
 
 def noise_clip(path: Path, duration_s: int, seed: int = 0, side_px: int = 56, fps: int = 4) -> Path:

@@ -13,7 +13,7 @@ from expstar_utils.files import read_jsonl
 from expstar_utils.prompts import load_prompts
 from expstar_utils.records import Record
 
-CONNECTOR = {"smolvlm": ["connector"], "qwen2_5_vl": ["merger"]}
+CONNECTOR = {"smolvlm": ["connector"], "qwen2_5_vl": ["merger"], "qwen3_vl": ["merger"]}
 COLOURS = ["yellow", "crimson", "lilac", "green"]
 
 

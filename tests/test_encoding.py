@@ -1,5 +1,6 @@
 """Tokens and labels: exact masks, one encoding for training and inference, padding that changes no loss."""
 
+import re
 from itertools import groupby
 
 import pytest
@@ -137,7 +138,7 @@ def test_visual_tokens_match_the_features(loaded, root, fps):
     clip = frames(root, fps)
     prefix = encode_prefix(processor, load_prompts().prefix("chemistry", "x", []), clip)
     tokens = sum(prefix.ids.count(processor.tokenizer.convert_tokens_to_ids(t)) for t in PLACEHOLDERS)
-    if model.config.model_type == "qwen2_5_vl":
+    if model.config.model_type != "smolvlm":
         assert tokens == -(-len(clip.times_s) // 2) * 4  # pairs of frames, 2 x 2 merged patches
         assert prefix.extras["mm_token_type_ids"][0].tolist().count(2) == tokens
     else:
@@ -156,6 +157,19 @@ def test_seconds_a_grid_stay_a_fraction(loaded, root, fps):
         assert float(extras["second_per_grid_ts"][0]) == pytest.approx(2 / clip.fps, rel=1e-6)
 
 
+@pytest.mark.parametrize("fps", [0.4, 3.7])
+def test_qwen3_reads_the_seconds_of_its_frames(loaded, root, fps):
+    model, processor, _ = loaded
+    clip = frames(root, fps)
+    ids = encode_prefix(processor, load_prompts().prefix("chemistry", "x", []), clip).ids
+    said = [float(s) for s in re.findall(r"<([\d.]+) seconds>", processor.tokenizer.decode(ids))]
+    if model.config.model_type == "qwen3_vl":  # the middle of each pair of frames, from the first frame on
+        times = [(i + min(i + 1, len(clip.times_s) - 1)) / 2 / clip.fps for i in range(0, len(clip.times_s), 2)]
+        assert said == pytest.approx(times, abs=0.051)
+    else:
+        assert said == []
+
+
 @pytest.mark.parametrize("content", ["no video", "<video> and <video>"])
 def test_a_prompt_holds_one_video(loaded, root, content):
     with pytest.raises(ExpStarError, match=rf"found {content.count('<video>')} <video> in a prompt, expected one"):
@@ -164,7 +178,7 @@ def test_a_prompt_holds_one_video(loaded, root, content):
 
 def loss(model, batch):
     """Mean loss of each row of a batch."""
-    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    inputs = {k: v for k, v in batch.items() if k not in ("labels", "ids")}
     with torch.no_grad():
         logits = model(**inputs).logits[:, :-1].float()
     labels = batch["labels"][:, 1:]
@@ -203,5 +217,9 @@ def test_the_loss_sees_frames_and_token_types(loaded, root):
     first, second = collator([{"row": 0}]), collator([{"row": 1}])
     true = loss(model, first)
     assert not torch.allclose(true, loss(model, first | {found.pixels_key: second[found.pixels_key]}), rtol=1e-3)
-    if "mm_token_type_ids" in first:
-        assert not torch.allclose(true, loss(model, {k: v for k, v in first.items() if k != "mm_token_type_ids"}), rtol=1e-3)
+    blind = {k: v for k, v in first.items() if k != "mm_token_type_ids"}
+    if model.config.model_type == "qwen3_vl":
+        with pytest.raises(ValueError, match="mm_token_type_ids"):
+            loss(model, blind)
+    elif model.config.model_type == "qwen2_5_vl":
+        assert not torch.allclose(true, loss(model, blind), rtol=1e-3)

@@ -15,7 +15,7 @@ from expstar_utils.prompts import load_prompts
 from expstar_utils.records import ExpStarError, Passage, Record
 from expstar_utils.training import memory_advice, train_sft
 
-WHOLE = {"smolvlm": ["connector"], "qwen2_5_vl": []}
+WHOLE = {"smolvlm": ["connector"], "qwen2_5_vl": [], "qwen3_vl": []}
 
 
 def samples(count):
@@ -83,7 +83,7 @@ def test_warm_started_modules_go_with_the_adapter_as_they_were(base, root, tmp_p
 def test_trl_trains_on_the_loss_of_our_labels(base, root, tmp_path, weight):
     model, collate = collator(base, root, 4)
     batch = collate([{"row": n} for n in range(4)])
-    labels = batch.pop("labels")[:, 1:]
+    labels, _ = batch.pop("labels")[:, 1:], batch.pop("ids")
     with torch.inference_mode():
         losses = torch.nn.functional.cross_entropy(model(**batch).logits[:, :-1].transpose(1, 2), labels, ignore_index=IGNORED,
                                                    reduction="none")
