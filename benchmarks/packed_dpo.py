@@ -11,17 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.shaped import CLIP, Shape, benchmark_profile, clip, loaded, rows_of, run_shapes, steps_in_turn
+from benchmarks.shaped import CLIP, Shape, benchmark_profile, clip, loaded, pair_of, rows_of, run_shapes, steps_in_turn
 from expstar_utils.preferences import VideoDPOTrainer, dpo_trainer
-from expstar_utils.records import Message, Sample
-
-
-def pair_of(rows: list[Sample]) -> Sample:
-    """A preference row of two answers of S tokens behind one prompt: what the two rows say behind their common first answer."""
-    prompt = [Message(role="user", content="\n".join(m.content for m in rows[0].messages[1:3]))]
-    chosen, rejected = (row.messages[3].content for row in rows)
-    messages = [rows[0].messages[0], *prompt, Message(role="assistant", content=chosen)]
-    return rows[0].model_copy(update={"messages": messages, "rejected_response": rejected})
 
 
 def trainer_of(given: Any, shape: Shape, packed: bool, folder: Path) -> VideoDPOTrainer:

@@ -129,12 +129,21 @@ def branch_of(processor: ProcessorMixin, turn_end: str, number: int, tokens: int
     return [passage(filler), answer]
 
 
-def rows_of(model: PreTrainedModel, processor: ProcessorMixin, frames: Frames, shape: Shape) -> list[Sample]:
-    """ExpStar rows of one step, a passage each."""
+def rows_of(model: PreTrainedModel, processor: ProcessorMixin, frames: Frames, shape: Shape,
+            video: dict[str, Any] | None = None) -> list[Sample]:
+    """ExpStar rows of one step, a passage each; `video` is the virtual clip that the frames are of."""
     end = quirks(model, processor).turn_end
     first = Message(role="assistant", content="<Narration>\nA gas burns.\n[Retrieval]")
     opened = len(text_ids(processor, first.content + end))
     prompt = prompt_of(processor, frames, shape.prefix - opened)
     rows = [[*prompt, first, *branch_of(processor, end, n, shape.branch)] for n in range(shape.branches)]
     return [Sample.model_validate({"messages": [m.to_dict() for m in row], "id": "chemistry_0",
-                                   "videos": [{"video": CLIP.name, "start": 0, "end": 4}]}) for row in rows]
+                                   "videos": [video or {"video": CLIP.name, "start": 0, "end": 4}]}) for row in rows]
+
+
+def pair_of(rows: list[Sample]) -> Sample:
+    """A preference row of two answers of S tokens behind one prompt: what the two rows say behind their common first answer."""
+    prompt = [Message(role="user", content="\n".join(m.content for m in rows[0].messages[1:3]))]
+    chosen, rejected = (row.messages[3].content for row in rows)
+    messages = [rows[0].messages[0], *prompt, Message(role="assistant", content=chosen)]
+    return rows[0].model_copy(update={"messages": messages, "rejected_response": rejected})
