@@ -118,7 +118,7 @@ class Commentator:
         asking = [s for s in steps if s.retrieve]
         branches = [self._judge(step) for step in asking]
         self._answer(asking, branches)
-        return [self._prediction(step) for step in steps]
+        return [prediction_of(step, self.prompts, self.settings) for step in steps]
 
     def read(self, step: Step) -> State:
         """State of the model behind a step's prompt and frames."""
@@ -180,11 +180,8 @@ class Commentator:
     def _answer(self, steps: Sequence[Step], branches: Sequence[list[State]]) -> None:
         states = []
         for step, branch in zip(steps, branches, strict=True):
-            passed = [i for i, prob in enumerate(step.relevance) if prob > self.settings.verdict_threshold]
-            # of a picture that is unclear, what its title's substance is dangerous by comes first
-            passed.sort(key=lambda i: (not (step.unclear and is_hazard_card(step.passages[i])), -step.relevance[i]))
+            choose(step, self.settings)
             together = self.settings.verdicts == "joint"
-            step.chosen = passed if together else passed[:self.settings.shown]
             if branch and (together or len(step.chosen) == 1) and step.chosen:
                 state = branch[0 if together else step.chosen[0]]
             else:
@@ -197,26 +194,36 @@ class Commentator:
             for step, tokens in zip(steps, written, strict=True):
                 step.answer = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
 
-    def _prediction(self, step: Step) -> Prediction:
-        first = f"{step.narration}{tags.RETRIEVAL if step.retrieve else tags.NO_RETRIEVAL}"
-        rounds = [{"role": "assistant", "content": first}]
-        if step.retrieve:
-            verdict = tags.RELEVANT if step.chosen else tags.IRRELEVANT
-            rounds.append({"role": "assistant", "content": f"{verdict}\n{step.answer}"})
-        relevant = [step.passages[i] for i in step.chosen]
-        data = {
-            "rounds": rounds, "gt": [{"role": "assistant", "content": step.case.reference()}], "is_retrieval": step.retrieve,
-            "rag_passages": [self.prompts.passage.replace("{text}", p.text) for p in step.passages],
-            "relevant_passages": [self.prompts.passage.replace("{text}", p.text) for p in relevant],
-            "passage_ids": [p.id for p in step.passages], "relevant_ids": [p.id for p in relevant],
-            "passage_titles": [p.title for p in step.passages],
-            "relevance": [round(float(p), 4) for p in step.relevance], "retrieval_prob": round(step.prob, 4),
-            "unclear": step.unclear,
-            "frame_times_s": np.round(step.frames.times_s, 3).tolist(), "settings": asdict(self.settings),
-        }
-        return Prediction.model_validate({
-            "id": step.case.id, "response": step.narration + step.answer, "evaluation_data": data,
-            "full_dialogue": "\n".join(r["content"] for r in rounds), "labels": step.case.reference()})
+
+def choose(step: Step, settings: Settings) -> None:
+    """Note which of a step's judged passages its answer is written from: the most relevant ones above the threshold."""
+    passed = [i for i, prob in enumerate(step.relevance) if prob > settings.verdict_threshold]
+    # of a picture that is unclear, what its title's substance is dangerous by comes first
+    passed.sort(key=lambda i: (not (step.unclear and is_hazard_card(step.passages[i])), -step.relevance[i]))
+    step.chosen = passed if settings.verdicts == "joint" else passed[:settings.shown]
+
+
+def prediction_of(step: Step, prompts: Prompts, settings: Settings) -> Prediction:
+    """What is kept of a step that went through a model."""
+    first = f"{step.narration}{tags.RETRIEVAL if step.retrieve else tags.NO_RETRIEVAL}"
+    rounds = [{"role": "assistant", "content": first}]
+    if step.retrieve:
+        verdict = tags.RELEVANT if step.chosen else tags.IRRELEVANT
+        rounds.append({"role": "assistant", "content": f"{verdict}\n{step.answer}"})
+    relevant = [step.passages[i] for i in step.chosen]
+    data = {
+        "rounds": rounds, "gt": [{"role": "assistant", "content": step.case.reference()}], "is_retrieval": step.retrieve,
+        "rag_passages": [prompts.passage.replace("{text}", p.text) for p in step.passages],
+        "relevant_passages": [prompts.passage.replace("{text}", p.text) for p in relevant],
+        "passage_ids": [p.id for p in step.passages], "relevant_ids": [p.id for p in relevant],
+        "passage_titles": [p.title for p in step.passages],
+        "relevance": [round(float(p), 4) for p in step.relevance], "retrieval_prob": round(step.prob, 4),
+        "unclear": step.unclear,
+        "frame_times_s": np.round(step.frames.times_s, 3).tolist(), "settings": asdict(settings),
+    }
+    return Prediction.model_validate({
+        "id": step.case.id, "response": step.narration + step.answer, "evaluation_data": data,
+        "full_dialogue": "\n".join(r["content"] for r in rounds), "labels": step.case.reference()})
 
 
 def infer(commentator: Commentator, cases: Sequence[Case], root: Path, out: Path, *, fps: float, max_frames: int,
@@ -229,7 +236,7 @@ def infer(commentator: Commentator, cases: Sequence[Case], root: Path, out: Path
         ExpStarError: `out` holds predictions made with other settings.
     """
     done = {p.id: p for p in read_jsonl(out, Prediction)} if out.is_file() else {}
-    _same_settings(done, commentator.settings, out)
+    check_settings(done, commentator.settings, out)
     experiments = list(by_experiment(cases))
     with tqdm(total=len(cases), initial=sum(c.id in done for c in cases), desc=out.stem, unit="step") as bar:
         for start in range(0, len(experiments), batch):
@@ -238,7 +245,7 @@ def infer(commentator: Commentator, cases: Sequence[Case], root: Path, out: Path
                 steps = []
                 for steps_of_one in (g for g in group if index < len(g) and g[index].id not in done):
                     frames = clip_frames(steps_of_one[index].clip, root, fps=fps, max_frames=max_frames, size_px=frame_size)
-                    steps.append(Step(steps_of_one[index], _history(steps_of_one, index, done, commentator.settings), frames))
+                    steps.append(Step(steps_of_one[index], history_of(steps_of_one, index, done, commentator.settings), frames))
                 for prediction in commentator.comment(steps) if steps else []:
                     done[prediction.id] = prediction
                     append_jsonl(out, prediction)
@@ -246,13 +253,15 @@ def infer(commentator: Commentator, cases: Sequence[Case], root: Path, out: Path
     return [done[c.id] for c in cases]
 
 
-def _history(steps: Sequence[Case], index: int, done: dict[str, Prediction], settings: Settings) -> list[str]:
+def history_of(steps: Sequence[Case], index: int, done: dict[str, Prediction], settings: Settings) -> list[str]:
+    """Narrations of the steps before one: the references', or those that were predicted."""
     if settings.history == "teacher":
         return previous_texts(steps, index, "narration")
     return [" ".join(tags.parse(done[s.id].response).commentary.narration) for s in steps[:index]]
 
 
-def _same_settings(done: dict[str, Prediction], settings: Settings, out: Path) -> None:
+def check_settings(done: dict[str, Prediction], settings: Settings, out: Path) -> None:
+    """Raises ExpStarError when predictions that are there were made with other settings."""
     wanted = asdict(settings)
     for prediction in done.values():
         found = prediction.evaluation_data.get("settings", {})

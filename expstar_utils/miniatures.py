@@ -26,7 +26,9 @@ QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>
                 "<|video_pad|>")
 SMOLVLM_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>", "<fake_token_around_image>",
                    "<global-img>", "<end_of_utterance>")
-QWEN_CHAT_TEMPLATE = CHAT_TEMPLATE.replace("<video>", "<|vision_start|><|video_pad|><|vision_end|>")
+QWEN_CHAT_TEMPLATE = CHAT_TEMPLATE
+for _kind in ("image", "video"):
+    QWEN_CHAT_TEMPLATE = QWEN_CHAT_TEMPLATE.replace(f"<{_kind}>", f"<|vision_start|><|{_kind}_pad|><|vision_end|>")
 
 
 def own_texts() -> list[str]:

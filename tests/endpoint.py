@@ -22,7 +22,8 @@ def refusal(status):
 def endpoints():
     """Function (answers, one a request, the last for all that follow) -> (base_url, requests so far).
 
-    An answer is (status, body), or a function of the request's messages that gives one.
+    An answer is (status, body), or a function of the request's messages that gives one. A body of bytes is sent as it is; status
+    0 sends half of the body and hangs up.
     """
     servers = []
 
@@ -34,14 +35,24 @@ def endpoints():
                 asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 answer = answers[min(len(asked), len(answers)) - 1]
                 status, body = answer(asked[-1]["messages"]) if callable(answer) else answer
-                content = json.dumps(body).encode()
+                content = body if isinstance(body, bytes) else json.dumps(body).encode()
                 with suppress(ConnectionError):  # a client that did not wait is gone
-                    self.send_response(status)
+                    self.send_response(status or 200)
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(content)))
                     self.send_header("Retry-After-Ms", "1")
                     self.end_headers()
-                    self.wfile.write(content)
+                    self.wfile.write(content if status else content[:len(content) // 2])
+                    self.close_connection = not status
+
+            def do_GET(self):
+                content = json.dumps({"object": "list", "data": [{"id": name, "object": "model", "created": 1, "owned_by": "us"}
+                                                                 for name in serve.models]}).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
 
             def log_message(self, *_):
                 pass
@@ -49,6 +60,7 @@ def endpoints():
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_address[1]}/v1", asked
+    serve.models = ["m"]
     try:
         yield serve
     finally:
