@@ -11,6 +11,7 @@ import base64
 import io
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -265,5 +266,6 @@ def infer_served(commentator: ServedCommentator, cases: Sequence[Case], root: Pa
         with tqdm(total=len(cases), initial=sum(c.id in done for c in cases), desc=out.stem, unit="step") as bar:
             async with commentator:
                 await asyncio.gather(*(one(steps, bar) for steps in by_experiment(cases)))
-    asyncio.run(run())
+    with ThreadPoolExecutor(1) as apart:  # a notebook's own thread has an event loop already
+        apart.submit(asyncio.run, run()).result()
     return [done[c.id] for c in cases if c.id in done], problems

@@ -12,7 +12,7 @@ import papermill
 import pytest
 import torch
 import yaml
-from endpoint import completion
+from endpoint import completion, refusal
 from safetensors.torch import load_file
 
 from expstar_utils.candidates import Candidate, Scored
@@ -268,3 +268,27 @@ def test_quickstart_writes_commentary(tmp_path):
     assert len(document["steps"]) >= 3
     for kind in ("md", "srt", "vtt"):
         assert (tmp_path / "demo" / f"commentary.{kind}").stat().st_size > 100
+
+
+def answers(messages):
+    """A server's model: it narrates and asks, and every passage is relevant."""
+    last = messages[-1]["content"]
+    text = last if isinstance(last, str) else last[-1]["text"]
+    if "<paragraph>" in text:
+        return completion("[Relevant]\n<Principle>\nIt is known.\n")
+    return completion("<Narration>\nIt is seen.\n[Retrieval]")
+
+
+def test_inference_through_a_server_and_a_server_that_is_down(chain, endpoint, tmp_path):
+    given = {"profile": str(chain.parent / "choosing.yaml"), "run_dir": str(tmp_path / "run"), "split": "test", "limit": 1,
+             "data_root": str(chain.parent / "mini"), "endpoint_model": "m"}
+    shutil.copytree(chain, tmp_path / "run", ignore=shutil.ignore_patterns("4_*", "5_*", "6_*"))
+    url, asked = endpoint(answers)
+    execute("05_infer", tmp_path, endpoint=url, **given)
+    found = list(read_jsonl(tmp_path / "run/5_predictions/test-free-adaptive.jsonl", Prediction))
+    assert {p.response for p in found} == {"<Narration>\nIt is seen.\n<Principle>\nIt is known.\n"}
+    assert all(len(p.evaluation_data["relevant_ids"]) == 1 for p in found)
+    assert "media_io_kwargs" in asked[0]
+    shutil.rmtree(tmp_path / "run/5_predictions")
+    with pytest.raises(papermill.PapermillExecutionError, match="found Error code: 400"):
+        execute("05_infer", tmp_path, endpoint=endpoint(refusal(400))[0], **given)
