@@ -1,14 +1,19 @@
-"""A server of one's own: the command that starts vLLM for a profile, and a check that it serves the adapter and not the base."""
+"""A server of one's own: the command that starts vLLM for a profile, and a check that it serves the adapter and not the base.
+
+    python -m expstar_utils.serving command ADAPTER [--profile NAME] [--gpus N]
+    python -m expstar_utils.serving check ADAPTER [--profile NAME] --url URL
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 from pathlib import Path
 
 from openai import APIError, OpenAI
 
-from expstar_utils.profiles import Profile
+from expstar_utils.profiles import Profile, load_profile
 from expstar_utils.records import ExpStarError
 from expstar_utils.runlog import file_hash
 from expstar_utils.served import TOP_LOGPROBS, Server, read_reply
@@ -52,3 +57,28 @@ def _greedy(client: OpenAI, model: str, logprobs: bool) -> tuple[str, tuple]:
     asked = [{"role": "user", "content": "Comment on the current step of \"Burning a Gas\"."}]
     reply = read_reply(client.chat.completions.create(model=model, messages=asked, max_tokens=16, temperature=0, **told))
     return reply.text, tuple((text, tuple(sorted(found.items()))) for text, found in reply.tokens)
+
+
+def main() -> None:
+    """Print the command, or check a running server; ends with status 1 when the adapter is not served."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("command", "check"))
+    parser.add_argument("adapter", type=Path)
+    parser.add_argument("--profile", default="paper")
+    parser.add_argument("--gpus", type=int, default=4)
+    parser.add_argument("--url", default="http://127.0.0.1:8000/v1")
+    given = parser.parse_args()
+    try:
+        profile, name = load_profile(given.profile), adapter_name(given.adapter)
+        if given.what == "command":
+            print(vllm_command(profile, given.adapter, given.gpus))
+            print(f"# endpoint_model: {name}")
+        else:
+            preflight(Server(given.url, name), profile.base)
+            print(f"{given.url} serves {name}, and it differs from {profile.base}")
+    except (ExpStarError, FileNotFoundError) as error:
+        raise SystemExit(f"expstar: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
