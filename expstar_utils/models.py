@@ -113,20 +113,21 @@ def tuned_adapter(run: Path, given: str = "") -> Path:
     """Folder of the adapter to use for a run.
 
     Args:
-        given: a folder; "sft" or "dpo" for what notebook 04a or 04b trained in this run; "" for the later of these that is there.
-            Without any, the shipped one.
+        given: a folder; "sft" or "dpo" for what notebook 04a or 04b trained in this run, "baseline" for 04a on baseline rows; ""
+            for the later of the first two that is there; where neither is, the shipped one.
 
     Raises:
-        ExpStarError: "dpo" was asked for and is not there.
+        ExpStarError: "dpo" or "baseline" was asked for and is not there.
     """
-    stages = {"dpo": "4_dpo", "sft": "4_sft"}
+    stages = {"dpo": "4_dpo", "sft": "4_sft", "baseline": "4_sft_baseline"}
     if given and given not in stages:
         return Path(given)
-    trained = [run / stages[name] / "adapter" for name in ([given] if given else stages)]
+    trained = [run / stages[name] / "adapter" for name in ([given] if given else ("dpo", "sft"))]
     if found := [folder for folder in trained if (folder / "base.json").is_file()]:
         return found[0]
-    if given == "dpo":
-        raise ExpStarError(f"{trained[0]}: no adapter there, expected that of notebook 04b; run it first, or choose sft")
+    if given in ("dpo", "baseline"):
+        raise ExpStarError(f"{trained[0]}: no adapter there, expected that of notebook 04{'b' if given == 'dpo' else 'a'}; run it "
+                           "first, or choose sft")
     return SHIPPED / "adapter"
 
 

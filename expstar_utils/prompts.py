@@ -157,6 +157,8 @@ class Prompts(BaseModel):
     no_passage: str
     unclear: list[str] = []
     language: dict[str, str] = {}
+    example: str = ""
+    examples: str = ""
 
     def prefix(self, subject: str, title: str, previous: Sequence[str], language: str = "en") -> list[Message]:
         """System and user message of a step.

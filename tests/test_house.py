@@ -34,7 +34,7 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
      "vectors", "searches", "retrieval", "grading", "annotators", "completion"},
     {"corpus", "tabular", "tower_training", "connector_training", "training", "inference", "rewards", "metrics", "stacked"},
     {"candidates", "preferences", "served"},
-    {"serving"},
+    {"serving", "compared"},
     {"export", "figures", "widgets", "card"},
     {"quickstart"},
 )

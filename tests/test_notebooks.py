@@ -289,6 +289,9 @@ def test_inference_through_a_server_and_a_server_that_is_down(chain, endpoint, t
     assert {p.response for p in found} == {"<Narration>\nIt is seen.\n<Principle>\nIt is known.\n"}
     assert all(len(p.evaluation_data["relevant_ids"]) == 1 for p in found)
     assert "media_io_kwargs" in asked[0]
+    execute("05_infer", tmp_path, endpoint=url, **given, row="gpt-4o")
+    single = list(read_jsonl(tmp_path / "run/5_predictions/test-free-adaptive-gpt-4o.jsonl", Prediction))
+    assert {p.response for p in single} == {"<Narration>\nIt is seen.\n[Retrieval]"}
     shutil.rmtree(tmp_path / "run/5_predictions")
     with pytest.raises(papermill.PapermillExecutionError, match="found Error code: 400"):
         execute("05_infer", tmp_path, endpoint=endpoint(refusal(400))[0], **given)

@@ -1,0 +1,135 @@
+"""The models that the paper compares with: one row each in `data/models.yaml`, one answer a step, published numbers beside.
+
+They look nothing up and decide nothing: the whole commentary comes in one turn. Proprietary ones are shown examples from `train`,
+the others were fine-tuned on the baseline rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from expstar_utils import prompts as tags
+from expstar_utils.datasets import Case
+from expstar_utils.files import describe
+from expstar_utils.inference import Commentator, Settings, Step, prediction_of
+from expstar_utils.prompts import Prompts
+from expstar_utils.records import ExpStarError, Prediction
+from expstar_utils.served import ServedCommentator
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+class ModelRow(BaseModel):
+    """One model of the comparison; see the comments in `data/models.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    id: str
+    style: Literal["few-shot", "fine-tuned"]
+    frames: int = Field(ge=1)
+    shots: int = Field(0, ge=0)
+    published: str = ""
+
+
+def load_rows(path: Path | None = None) -> dict[str, ModelRow]:
+    """Rows by name.
+
+    Raises:
+        ExpStarError: no such file, or a row that is wrong; names it.
+    """
+    path = Path(path or DATA / "models.yaml")
+    try:
+        listed = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ExpStarError(f"{path}: cannot be read ({' '.join(str(error).split())[:100]}), expected rows like those of "
+                           "data/models.yaml") from None
+    rows = {}
+    for number, values in enumerate(listed or [], 1):
+        try:
+            row = ModelRow.model_validate(values)
+        except ValidationError as error:
+            raise ExpStarError(f"{path}, row {number}: {describe(error)}") from None
+        rows[row.name] = row
+    return rows
+
+
+def find_row(name: str, path: Path | None = None) -> ModelRow:
+    """Row of a model. Raises ExpStarError when there is none of that name."""
+    rows = load_rows(path)
+    if name not in rows:
+        raise ExpStarError(f"model {name!r} is not known, expected one of {sorted(rows)}; add a row to data/models.yaml")
+    return rows[name]
+
+
+def published(row: str, table: str = "main_results", path: Path | None = None) -> dict[str, float]:
+    """Published numbers of a row, by metric; none where the paper has no such row."""
+    with open(path or DATA / "paper" / "tables.csv", encoding="utf8", newline="") as file:
+        return {line["metric"]: float(line["value"]) for line in csv.DictReader(file)
+                if (line["table"], line["row"]) == (table, row)}
+
+
+def draw_examples(train: Sequence[Case], count: int, seed: int) -> list[Case]:
+    """Steps of different experiments of `train`, repeatably by `seed`; those with notes and those without in turn."""
+    rng = random.Random(f"{seed} examples")
+    pools = [[c for c in train if c.needs_retrieval is wanted] for wanted in (True, False)]
+    chosen: list[Case] = []
+    for i in range(count):
+        taken = {c.experiment for c in chosen}
+        pool = next((p for p in (pools[i % 2], pools[1 - i % 2]) if any(c.experiment not in taken for c in p)), None)
+        if pool is None:
+            break
+        chosen.append(rng.choice([c for c in pool if c.experiment not in taken]))
+    return chosen
+
+
+def with_examples(prompts: Prompts, examples: Sequence[Case]) -> Prompts:
+    """The same prompts with commentaries of other experiments before every request.
+
+    Raises:
+        ExpStarError: the prompts have no sentence for that.
+    """
+    if not examples:
+        return prompts
+    if not prompts.example or not prompts.examples:
+        raise ExpStarError("the prompts file has no `example` and `examples`, expected both for few-shot models; add them")
+    shown = "".join(prompts.example.replace("{title}", c.title).replace("{text}", c.reference()) for c in examples)
+    before = prompts.examples.replace("{examples}", shown)
+    return prompts.model_copy(update={"request": {key: before + text for key, text in prompts.request.items()}})
+
+
+class SingleTurn(Commentator):
+    """A model in process that writes a step's commentary in one turn."""
+
+    def comment(self, steps: Sequence[Step]) -> list[Prediction]:
+        """See `Commentator`."""
+        _, written = self._decode([self.read(step) for step in steps], turn=0)
+        decode = self.processor.tokenizer.decode
+        return [_plain(step, decode(tokens, skip_special_tokens=True), self.prompts, self.settings)
+                for step, tokens in zip(steps, written, strict=True)]
+
+
+class ServedSingleTurn(ServedCommentator):
+    """A served model that writes a step's commentary in one turn."""
+
+    async def comment(self, step: Step) -> Prediction:
+        """See `ServedCommentator`."""
+        messages = self.prompts.prefix(step.case.subject, step.case.title, step.previous, self.settings.language)
+        frames = step.frames.blanked() if self.settings.blank else step.frames
+        reply = await self.ask(messages, frames, self.settings.max_new_tokens)
+        return _plain(step, reply.text, self.prompts, self.settings)
+
+
+def _plain(step: Step, text: str, prompts: Prompts, settings: Settings) -> Prediction:
+    """Prediction of one turn: its text as it is, and nothing decided."""
+    step.narration = tags.section(tags.NARRATION, tags.parse(text).commentary.narration)
+    made = prediction_of(step, prompts, settings)
+    data = made.evaluation_data | {"rounds": [{"role": "assistant", "content": text}]}
+    return made.model_copy(update={"response": text, "full_dialogue": text, "evaluation_data": data})
