@@ -126,8 +126,8 @@ def tuned_adapter(run: Path, given: str = "") -> Path:
     if found := [folder for folder in trained if (folder / "base.json").is_file()]:
         return found[0]
     if given in ("dpo", "baseline"):
-        raise ExpStarError(f"{trained[0]}: no adapter there, expected that of notebook 04{'b' if given == 'dpo' else 'a'}; run it "
-                           "first, or choose sft")
+        notebook = "04b" if given == "dpo" else "04a"
+        raise ExpStarError(f"{trained[0]}: no adapter there, expected that of notebook {notebook}; run it first, or choose sft")
     return SHIPPED / "adapter"
 
 
