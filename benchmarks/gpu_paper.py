@@ -168,6 +168,7 @@ class Paper:
         verdicts = [text_ids(processor, f"{word}\n") for word in (RELEVANT, IRRELEVANT)]
 
         def judge() -> None:
+            """Read the prefix and judge every passage."""
             [state] = decoder.extend([decoder.prefill(prefix)], [opened])
             decoder.score(decoder.extend([state] * len(turns), turns), verdicts)
         seconds, peak = timed(judge, self.steps)

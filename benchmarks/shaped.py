@@ -75,6 +75,7 @@ def steps_in_turn(trainers: dict[str, Any], runs: int, say: Callable[[str], None
     losses: dict[str, float] = {}
 
     def step(name: str) -> None:
+        """One training step of a side; its loss is kept."""
         with efficient(trainers[name], packed=name == "ours"):
             losses.setdefault(name, trainers[name].train().training_loss)
     for name in trainers:  # once to warm up
@@ -113,6 +114,7 @@ def _filled(count: Callable[[str], int], wanted: int) -> str:
 def prompt_of(processor: ProcessorMixin, frames: Frames, tokens: int) -> list[Message]:
     """System and user message that make a prefix of about so many tokens with the frames in it."""
     def messages(text: str) -> list[Message]:
+        """Prompt with a text behind its request."""
         system, user = PROMPTS.prefix("chemistry", "Burning a Gas", [])
         return [system, Message(role="user", content=user.content + text)]
     return messages(_filled(lambda text: len(encode_prefix(processor, messages(text), frames).ids), tokens))
@@ -124,6 +126,7 @@ def branch_of(processor: ProcessorMixin, turn_end: str, number: int, tokens: int
     said = len(text_ids(processor, answer.content + turn_end))
 
     def passage(text: str) -> Message:
+        """Turn that brings a passage of this text."""
         return PROMPTS.passages([f"Passage {number}.{text}"])
     filler = _filled(lambda text: said + len(between_turns(processor, passage(text), turn_end)), tokens)
     return [passage(filler), answer]

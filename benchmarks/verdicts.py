@@ -29,6 +29,7 @@ def measured(given: Any, shape: Shape, say: Any) -> dict[str, Any]:
     found = {}
 
     def judge(name: str, decoder: Decoder) -> None:
+        """Read the prefix and judge every passage."""
         [state] = decoder.extend([decoder.prefill(prefix)], [opened])
         scores = decoder.score(decoder.extend([state] * len(turns), turns), verdicts)
         found[name] = [retrieval_prob(*pair) for pair in scores]

@@ -19,7 +19,7 @@ from expstar_utils.files import write_json
 from expstar_utils.media import Frames
 from expstar_utils.packing import Layout, encode_group
 from expstar_utils.profiles import Profile
-from expstar_utils.records import Problem, Sample
+from expstar_utils.records import ExpStarError, Problem, Sample
 
 
 @dataclass
@@ -44,7 +44,9 @@ class VideoCollator:
         self._frames: dict[str, Frames] = {}
 
     def frames(self, sample: Sample) -> Frames:
-        """Frames of a row's clip."""
+        """Frames of a row's clip. Raises ExpStarError when it has none."""
+        if not sample.videos:
+            raise ExpStarError(f"row {sample.id}: found no clip in `videos`, expected one; build the rows with notebook 02")
         clip = sample.videos[0]
         key = str(clip)
         if key not in self._frames:

@@ -248,6 +248,7 @@ def infer_served(commentator: ServedCommentator, cases: Sequence[Case], root: Pa
     problems: list[Problem] = []
 
     async def one(steps: list[Case], bar: tqdm) -> None:
+        """All steps of one experiment, one after the other."""
         for index, case in enumerate(steps):
             if case.id in done:
                 continue
@@ -263,6 +264,7 @@ def infer_served(commentator: ServedCommentator, cases: Sequence[Case], root: Pa
             bar.update()
 
     async def run() -> None:
+        """All experiments, side by side."""
         with tqdm(total=len(cases), initial=sum(c.id in done for c in cases), desc=out.stem, unit="step") as bar:
             async with commentator:
                 await asyncio.gather(*(one(steps, bar) for steps in by_experiment(cases)))

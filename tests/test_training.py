@@ -165,6 +165,14 @@ def test_a_loss_that_is_no_number_names_the_rows(base, root, tmp_path):
         train_sft(model, processor, samples(4), root, profile(base), tmp_path, str(base), max_steps=1)
 
 
+def test_a_row_without_a_clip_is_named(base, root, tmp_path):
+    model, processor = models.load(str(base))
+    rows = samples(2)
+    rows[1].videos = []
+    with pytest.raises(ExpStarError, match="row chemistry_1: found no clip in `videos`, expected one"):
+        train_sft(model, processor, rows, root, profile(base), tmp_path, str(base))
+
+
 def test_an_empty_data_set_is_refused(base, root, tmp_path):
     model, processor = models.load(str(base))
     with pytest.raises(ExpStarError, match="found no row to train on"):
