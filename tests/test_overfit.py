@@ -40,8 +40,9 @@ def root(tmp_path_factory):
 
 def cases():
     """One step each of four experiments that share subject and title; two of them need knowledge."""
-    return [Case.model_validate({"id": f"chemistry_{n}", "experiment": f"chemistry/{n}", "subject": "chemistry", "title": "Flames",
-                                 "step_number": 1, "clip": f"{n}.mp4", "summary": "s", "narration": [f"The flame shows {word}."],
+    shared = {"subject": "chemistry", "title": "Flames", "step_number": 1, "summary": "s"}
+    return [Case.model_validate({"id": f"chemistry_{n}", "experiment": f"chemistry/{n}", "clip": f"{n}.mp4", **shared,
+                                 "narration": [f"The flame shows {word}."],
                                  "principle": [f"It emits {word}."] if n % 2 else []}) for n, word in enumerate(WORDS)]
 
 
