@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from expstar_utils.files import read_json, write_text
-from expstar_utils.models import SHIPPED, TINY_TEXT, trained_tower, tuned_adapter, tuned_tower
+from expstar_utils.models import SHIPPED, TINY_TEXT, TRAINED, trained_tower, tuned_tower
 from expstar_utils.records import ExpStarError
 
 LIMIT_BYTES = 25_000_000
@@ -21,13 +21,13 @@ def ship(run: Path, target: Path = SHIPPED, stage: str = "sft") -> Path:
     """Copy the weights of a finished run and write their card; returns the folder.
 
     Args:
-        stage: "sft" or "dpo": whose adapter goes (see `models.tuned_adapter`).
+        stage: whose adapter goes, "sft" or "dpo".
 
     Raises:
         ExpStarError: the run is not finished, or its weights are over LIMIT_BYTES together.
     """
     records = {name: read_json(run / name / "metrics.json") for name in STAGES}
-    adapter = tuned_adapter(run, stage)
+    adapter = run / TRAINED[stage] / "adapter"
     sources = [trained_tower(tuned_tower(run)), adapter / "adapter_model.safetensors"]
     size = sum(path.stat().st_size for path in sources)
     if size > LIMIT_BYTES:

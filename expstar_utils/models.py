@@ -20,6 +20,7 @@ TINY = "expstar-tiny"
 TINY_TEXT = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "data" / "models" / "expstar-tiny"
+TRAINED = {"sft": "4_sft", "dpo": "4_dpo", "baseline": "4_sft_baseline"}  # stage of a run that trains an adapter, by its name
 FRAME_PX, PATCH_PX, SCALE = 128, 16, 4
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] }}{% else %}"
@@ -119,10 +120,9 @@ def tuned_adapter(run: Path, given: str = "") -> Path:
     Raises:
         ExpStarError: "dpo" or "baseline" was asked for and is not there.
     """
-    stages = {"dpo": "4_dpo", "sft": "4_sft", "baseline": "4_sft_baseline"}
-    if given and given not in stages:
+    if given and given not in TRAINED:
         return Path(given)
-    trained = [run / stages[name] / "adapter" for name in ([given] if given else ("dpo", "sft"))]
+    trained = [run / TRAINED[name] / "adapter" for name in ([given] if given else ("dpo", "sft"))]
     if found := [folder for folder in trained if (folder / "base.json").is_file()]:
         return found[0]
     if given in ("dpo", "baseline"):

@@ -36,6 +36,14 @@ def test_card_says_what_made_the_weights(run, tmp_path):
     assert (folder / "tower.safetensors").is_file()
 
 
+def test_the_adapter_of_a_stage_goes_by_its_name(run, tmp_path):
+    (run / "4_dpo/adapter").mkdir(parents=True)
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        (run / "4_dpo/adapter" / name).write_bytes(b"preferred")
+    assert (ship(run, tmp_path / "a", "dpo") / "adapter/adapter_model.safetensors").read_bytes() == b"preferred"
+    assert (ship(run, tmp_path / "b") / "adapter/adapter_model.safetensors").read_bytes() != b"preferred"
+
+
 def test_unfinished_run_is_not_shipped(run, tmp_path):
     (run / "6_metrics/metrics.json").unlink()
     with pytest.raises(ExpStarError, match=r"6_metrics/metrics\.json: no such file"):

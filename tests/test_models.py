@@ -47,3 +47,24 @@ def test_a_folder_that_cannot_be_put_in_its_place_is_an_error(cache, monkeypatch
     monkeypatch.setattr(models.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space")))
     with pytest.raises(OSError, match="no space"):
         models.assembled_tiny()
+
+
+def test_a_run_is_used_with_its_newest_adapter_unless_one_is_named(tmp_path):
+    assert models.tuned_adapter(tmp_path) == models.tuned_adapter(tmp_path, "sft") == models.SHIPPED / "adapter"
+    assert models.tuned_adapter(tmp_path, "some/folder") == Path("some/folder")
+    for name in ("dpo", "baseline"):
+        with pytest.raises(ExpStarError, match="no adapter there, expected that of notebook 04"):
+            models.tuned_adapter(tmp_path, name)
+    for stage in ("4_sft", "4_dpo", "4_sft_baseline"):
+        (tmp_path / stage / "adapter").mkdir(parents=True)
+        (tmp_path / stage / "adapter/base.json").write_text("{}")
+    assert [models.tuned_adapter(tmp_path, name).parent.name for name in ("", "sft", "dpo", "baseline")] == [
+        "4_dpo", "4_sft", "4_dpo", "4_sft_baseline"]
+
+
+def test_a_tower_trained_with_captions_comes_before_the_retrievers(tmp_path):
+    assert models.tuned_tower(tmp_path) is None
+    for stage in ("3_index", "4_sft"):
+        (tmp_path / stage).mkdir()
+        (tmp_path / stage / "tower.safetensors").write_bytes(b"")
+        assert models.tuned_tower(tmp_path) == tmp_path / stage / "tower.safetensors"
