@@ -170,7 +170,7 @@ class Paper:
         def judge() -> None:
             """Read the prefix and judge every passage."""
             [state] = decoder.extend([decoder.prefill(prefix)], [opened])
-            decoder.score(decoder.extend([state] * len(turns), turns), verdicts)
+            decoder.judge([state] * len(turns), turns, verdicts)
         seconds, peak = timed(judge, self.steps)
         read = shape.branches * (shape.prefix + shape.branch) if reread else shape.prefix + shape.branches * shape.branch
         flops = products(model, read, attended_pairs(shape.prefix, shape.branch, shape.branches, not reread), passes=1)

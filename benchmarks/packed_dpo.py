@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.shaped import CLIP, Shape, benchmark_profile, clip, loaded, pair_of, rows_of, run_shapes, steps_in_turn
+from benchmarks.shaped import CLIP, STEPS, Shape, benchmark_profile, clip, loaded, pair_of, rows_of, run_shapes, steps_in_turn
 from expstar_utils.preferences import VideoDPOTrainer, dpo_trainer
 
 
@@ -20,7 +20,7 @@ def trainer_of(given: Any, shape: Shape, packed: bool, folder: Path) -> VideoDPO
     model, processor = loaded(given)
     profile = benchmark_profile(given, packed=packed)
     pair = pair_of(rows_of(model, processor, clip(profile), shape))
-    return dpo_trainer(model, processor, [pair], CLIP.parent, profile, folder, given.base, max_steps=1)
+    return dpo_trainer(model, processor, [pair], CLIP.parent, profile, folder, given.base, max_steps=STEPS)
 
 
 def measured(given: Any, shape: Shape, say: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.shaped import CLIP, Shape, benchmark_profile, clip, loaded, rows_of, run_shapes, steps_in_turn
+from benchmarks.shaped import CLIP, STEPS, Shape, benchmark_profile, clip, loaded, rows_of, run_shapes, steps_in_turn
 from expstar_utils.training import VideoSFTTrainer, sft_trainer
 
 
@@ -19,7 +19,7 @@ def trainer_of(given: Any, shape: Shape, packed: bool, folder: Path) -> VideoSFT
     model, processor = loaded(given)
     profile = benchmark_profile(given, packed=packed, batch_size=1 if packed else shape.branches)
     rows = rows_of(model, processor, clip(profile), shape)
-    return sft_trainer(model, processor, rows, CLIP.parent, profile, folder, given.base, max_steps=1)
+    return sft_trainer(model, processor, rows, CLIP.parent, profile, folder, given.base, max_steps=STEPS)
 
 
 def measured(given: Any, shape: Shape, say: Any) -> dict[str, Any]:

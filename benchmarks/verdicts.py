@@ -31,7 +31,7 @@ def measured(given: Any, shape: Shape, say: Any) -> dict[str, Any]:
     def judge(name: str, decoder: Decoder) -> None:
         """Read the prefix and judge every passage."""
         [state] = decoder.extend([decoder.prefill(prefix)], [opened])
-        scores = decoder.score(decoder.extend([state] * len(turns), turns), verdicts)
+        _, scores = decoder.judge([state] * len(turns), turns, verdicts)
         found[name] = [retrieval_prob(*pair) for pair in scores]
     sides = {"ours": Decoder(model, family.axes), "theirs": RereadingDecoder(model, family.axes)}
     for name, decoder in sides.items():

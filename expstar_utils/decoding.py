@@ -73,27 +73,67 @@ class Decoder:
     @torch.inference_mode()
     def extend(self, states: Sequence[State], suffixes: Sequence[Sequence[int]]) -> list[State]:
         """Read one suffix behind each state; returns the states behind the suffixes."""
-        return self._read(states, suffixes)[0]
+        if not states:
+            return []
+        batch, features, lengths = self._read(states, suffixes)
+        ends = self._logits(torch.stack([features[i, n - 1] for i, n in enumerate(lengths)]))
+        return batch.split(lengths, list(ends))
 
     @torch.inference_mode()
     def score(self, states: Sequence[State], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probability of every continuation behind every state, [states][continuations], nats."""
         flat, suffixes = [s for s in states for _ in continuations], [list(c) for _ in states for c in continuations]
+        if not flat:
+            return [[] for _ in states]
+        _, features, lengths = self._read(flat, suffixes)
+        # one product for all rows: the head's weights are most of what is read from memory here
+        behind = self._logits(torch.cat([features[i, :n - 1] for i, n in enumerate(lengths)])).split([n - 1 for n in lengths])
         scores = []
-        for state, suffix, features in zip(flat, suffixes, self._read(flat, suffixes)[1], strict=True):
-            logits = torch.cat([state.logits[None], self._logits(features[:-1])])
-            scores.append(float(logits.log_softmax(-1)[torch.arange(len(suffix)), torch.tensor(suffix)].sum()))
+        for state, suffix, logits in zip(flat, suffixes, behind, strict=True):
+            logprobs = torch.cat([state.logits[None], logits]).log_softmax(-1)
+            scores.append(float(logprobs[torch.arange(len(suffix)), torch.tensor(suffix)].sum()))
         n = len(continuations)
         return [scores[i:i + n] for i in range(0, len(scores), n)]
 
-    def _read(self, states: Sequence[State], suffixes: Sequence[Sequence[int]]) -> tuple[list[State], list[torch.Tensor]]:
-        """States behind the suffixes, and the features of every suffix, [length, width]."""
+    @torch.inference_mode()
+    def judge(self, states: Sequence[State], suffixes: Sequence[Sequence[int]],
+              continuations: Sequence[Sequence[int]]) -> tuple[list[State], list[list[float]]]:
+        """`extend`, and `score` behind it, in one pass: the continuations stand side by side in a row and do not see each other.
+
+        Returns:
+            (states behind the suffixes; log-probability of every continuation there, [states][continuations], nats).
+        """
         if not states:
             return [], []
         batch, lengths = _Batch(states), [len(s) for s in suffixes]
-        features = self._forward(batch, pad_right(suffixes, 0), pad_right([[1] * n for n in lengths], 0))
+        heads = [list(c[:-1]) for c in continuations]  # the last token of each is said, not read
+        rows = [[*suffix, *(t for head in heads for t in head)] for suffix in suffixes]
+        steps = [[*range(n), *(n + i for head in heads for i in range(len(head)))] for n in lengths]
+        seen = _branches_seen(lengths, [len(head) for head in heads])
+        past = torch.cat([batch.mask.bool()[:, None, :].expand(-1, seen.shape[1], -1), seen], 2)[:, None]
+        positions = batch.positions[:, None] + pad_right(steps, 0)
+        features = self._run(batch, pad_right(rows, 0), past, positions)
+        places = [self._places(n, heads) for n in lengths]
+        logits = self._logits(torch.cat([features[i, at] for i, at in enumerate(places)])).log_softmax(-1)
         ends = self._logits(torch.stack([features[i, n - 1] for i, n in enumerate(lengths)]))
-        return batch.split(lengths, list(ends)), [features[i, :n] for i, n in enumerate(lengths)]
+        said = torch.tensor([t for c in continuations for t in c] * len(states))
+        each = logits[torch.arange(len(said)), said].view(len(states), -1).split([len(c) for c in continuations], dim=1)
+        scores = torch.stack([part.sum(1) for part in each], dim=1).tolist()
+        return batch.split(lengths, list(ends)), scores
+
+    @staticmethod
+    def _places(length: int, heads: Sequence[Sequence[int]]) -> list[int]:
+        """Where in a row of `judge` each token of each continuation is said."""
+        places, at = [], length
+        for head in heads:
+            places += [length - 1, *range(at, at + len(head))]
+            at += len(head)
+        return places
+
+    def _read(self, states: Sequence[State], suffixes: Sequence[Sequence[int]]) -> tuple[_Batch, torch.Tensor, list[int]]:
+        """(states side by side with the suffixes read, features of the suffixes [rows, longest, width], their lengths)."""
+        batch, lengths = _Batch(states), [len(s) for s in suffixes]
+        return batch, self._forward(batch, pad_right(suffixes, 0), pad_right([[1] * n for n in lengths], 0)), lengths
 
     @torch.inference_mode()
     def decode(self, states: Sequence[State], max_new_tokens: int, end: int, temperature: float = 0.0,
@@ -130,10 +170,27 @@ class Decoder:
         positions = batch.positions[:, None] + torch.arange(ids.shape[1])
         batch.positions = batch.positions + ids.shape[1]
         batch.mask = torch.cat([batch.mask, mask], 1)
+        return self._run(batch, ids, batch.mask, positions)
+
+    def _run(self, batch: _Batch, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         if self.axes > 1:
             positions = positions.expand(self.axes, *positions.shape)
-        return self.inner(input_ids=ids.to(self.device), attention_mask=batch.mask.to(self.device),
+        return self.inner(input_ids=ids.to(self.device), attention_mask=mask.to(self.device),
                           position_ids=positions.to(self.device), past_key_values=batch.cache, use_cache=True).last_hidden_state
+
+
+def _branches_seen(lengths: Sequence[int], heads: Sequence[int]) -> torch.Tensor:
+    """Which token of a row of `judge` sees which: bool [rows, longest, longest]; padding sees itself alone."""
+    longest = max(lengths) + sum(heads)
+    seen = torch.eye(longest, dtype=torch.bool).repeat(len(lengths), 1, 1)
+    for row, n in enumerate(lengths):
+        seen[row, :n, :n] = torch.ones(n, n).tril().bool()
+        at = n
+        for size in heads:
+            seen[row, at:at + size, :n] = True
+            seen[row, at:at + size, at:at + size] = torch.ones(size, size).tril().bool()
+            at += size
+    return seen
 
 
 @dataclass(frozen=True)
@@ -173,6 +230,12 @@ class RereadingDecoder(Decoder):
         """See `Decoder`."""
         return [super(RereadingDecoder, self).score([super(RereadingDecoder, self).prefill(s.whole())], continuations)[0]
                 for s in states]
+
+    def judge(self, states: Sequence[Unread], suffixes: Sequence[Sequence[int]],
+              continuations: Sequence[Sequence[int]]) -> tuple[list[Unread], list[list[float]]]:
+        """See `Decoder`; a call for every state."""
+        behind = self.extend(states, suffixes)
+        return behind, self.score(behind, continuations)
 
     def decode(self, states: Sequence[Unread], max_new_tokens: int, end: int, temperature: float = 0.0,
                seed: int = 0) -> tuple[list[Unread], list[list[int]]]:

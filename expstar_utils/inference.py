@@ -168,8 +168,9 @@ class Commentator:
         step.passages = self.find(told, frames.pixels, self.settings.passages)
         texts = [p.text for p in step.passages]
         turns = {"each": [[text] for text in texts], "joint": [texts] if texts else [], "none": []}[self.settings.verdicts]
-        branches = self.decoder.extend([step.state] * len(turns), [self._turn(turn) for turn in turns])
-        probs = [retrieval_prob(*pair) for pair in self.decoder.score(branches, [self.good, self.bad])]
+        asked = [self._turn(turn) for turn in turns]
+        branches, scores = self.decoder.judge([step.state] * len(turns), asked, [self.good, self.bad])
+        probs = [retrieval_prob(*pair) for pair in scores]
         step.relevance = probs if self.settings.verdicts == "each" else (probs or [1.0]) * len(texts)
         return branches
 

@@ -207,3 +207,17 @@ def test_reading_again_gives_the_same_scores_and_tokens(ready, states):
     assert written == rewritten
     assert [len(u.ids) for u in unread_after] == [len(added[0]) + 6] * 3
     assert again.decode([unread_after[0].cropped(6)], 6, end=-1)[1] == [written[0]]
+
+
+def test_judging_in_one_pass_is_extending_and_scoring(ready, states):
+    """Suffixes and continuations of different lengths; the states that come back know nothing of the continuations."""
+    _, processor, decoder, _ = ready
+    added = suffixes(processor)
+    controls = [text_ids(processor, text) for text in (RETRIEVAL, NO_RETRIEVAL, "x")]
+    assert len({len(c) for c in controls}) > 1
+    behind = decoder.extend(states, added)
+    judged, scores = decoder.judge(states, added, controls)
+    torch.testing.assert_close(torch.tensor(scores), torch.tensor(decoder.score(behind, controls)), **CLOSE)
+    for one, other in zip(judged, behind, strict=True):
+        assert_same(one, other)
+    assert decoder.judge([], [], controls) == ([], [])

@@ -257,6 +257,10 @@ class Script:
         assert all(s.fresh for s in states), "scored behind a state with stale probabilities"
         return [[-0.1, -2.0]] * len(states)
 
+    def judge(self, states, suffixes, continuations):
+        behind = self.extend(states, suffixes)
+        return behind, self.score(behind, continuations)
+
     def decode(self, states, *_):
         assert all(s.fresh for s in states), "decoded behind a state with stale probabilities"
         written = [text_ids(self.processor, self.texts.pop(0)) for _ in states]
@@ -358,8 +362,8 @@ def judged(loaded, root, threshold=0.0, **changes):
     """One step, its prediction and how many passages were judged apart, whatever the model says."""
     commentator = Commentator(*loaded, load_prompts(), fixed(PASSAGES), Settings(**(vars(SHORT) | {
         "verdict_threshold": threshold, "shown": 2} | changes)))
-    asked, sizes, stock = step(root), [], commentator.decoder.extend
-    commentator.decoder.extend = lambda states, suffixes: sizes.append(len(states)) or stock(states, suffixes)
+    asked, sizes, stock = step(root), [], commentator.decoder.judge
+    commentator.decoder.judge = lambda states, *more: sizes.append(len(states)) or stock(states, *more)
     [prediction] = commentator.comment([asked])
     return asked, prediction, max(sizes)
 
@@ -377,7 +381,7 @@ def test_joint_verdict_is_one_on_all_passages(smolvlm, root):
 
 def test_without_verdicts_the_first_passages_are_written_from(smolvlm, root):
     asked, prediction, branches = judged(smolvlm, root, verdicts="none")
-    assert branches == 1
+    assert branches == 0
     assert asked.relevance == [1.0] * 3
     assert asked.chosen == [0, 1]
     assert RELEVANT in prediction.full_dialogue

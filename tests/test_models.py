@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from expstar_utils import models
+from expstar_utils.records import ExpStarError
 
 
 class Assembled:
