@@ -66,7 +66,8 @@ def run_shapes(name: str, text: str, measured: Callable[[Any, Shape, Callable[[s
         kept = {key: value for key, value in values.items() if key not in ("ours", "theirs")}
         kept["efficiency"] = round(ratio / values["ceiling"], 3)
         if values is not first:
-            kept = {"ours_s": round(values["ours"], 4), "theirs_s": round(values["theirs"], 4), "ratio": round(ratio, 2), **kept}
+            sides = {f"{side}_s": round(values[side], 4) for side in ("ours", "theirs")}
+            kept = {**sides, "ratio": round(ratio, 2), **kept}
         more |= {key if values is first else f"{shape}_{key}": value for key, value in kept.items()}
     report(name, first, given.runs, base=given.base, shape=given.shape[0], **more)
 
