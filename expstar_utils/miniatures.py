@@ -101,16 +101,14 @@ def miniature_qwen2_5_vl(folder: Path, seed: int = 0) -> Path:
         Qwen2VLImageProcessor,
         Qwen2VLVideoProcessor,
     )
-    tokenizer = qwen_tokenizer()
     size = {"shortest_edge": 56 * 56, "longest_edge": 84 * 84}
-    processor = Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=size), tokenizer=tokenizer, chat_template=tokenizer.chat_template,
-        video_processor=Qwen2VLVideoProcessor(size=size, cap_pixels_per_frame=False))
     rotary = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": HIDDEN,
-              "window_size": 56, "fullatt_block_indexes": [1], "tokens_per_second": 2, "initializer_range": SPREAD}
-    config = Qwen2_5_VLConfig(text_config=text_settings(tokenizer) | {"rope_parameters": rotary}, vision_config=vision,
-                              tie_word_embeddings=True, **_qwen_ids(tokenizer))
+    vision = {"window_size": 56, "fullatt_block_indexes": [1], "tokens_per_second": 2, "depth": 2}
+    tokenizer = qwen_tokenizer()
+    processor = Qwen2_5_VLProcessor(image_processor=Qwen2VLImageProcessor(size=size), tokenizer=tokenizer,
+                                    video_processor=Qwen2VLVideoProcessor(size=size, cap_pixels_per_frame=False),
+                                    chat_template=tokenizer.chat_template)
+    config = _qwen_config(Qwen2_5_VLConfig, tokenizer, {"rope_parameters": rotary}, vision)
     return _write(Qwen2_5_VLForConditionalGeneration, config, processor, folder, seed)
 
 
@@ -130,24 +128,25 @@ def miniature_qwen3_vl(folder: Path, seed: int = 0) -> Path:
         Qwen3VLProcessor,
         Qwen3VLVideoProcessor,
     )
-    tokenizer = qwen_tokenizer()
     size = {"shortest_edge": 64 * 64, "longest_edge": 96 * 96 * 64}
-    processor = Qwen3VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=size, patch_size=16), tokenizer=tokenizer,
-        chat_template=tokenizer.chat_template.replace("<|vision_start|><|video_pad|><|vision_end|>", "<|video_pad|>"),
-        video_processor=Qwen3VLVideoProcessor(size=size, cap_pixels_per_frame=False))
     rotary = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-    vision = {"depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": HIDDEN,
-              "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1], "initializer_range": SPREAD}
-    config = Qwen3VLConfig(text_config=text_settings(tokenizer) | {"rope_parameters": rotary, "head_dim": HIDDEN // HEADS},
-                           vision_config=vision, tie_word_embeddings=True, **_qwen_ids(tokenizer))
+    vision = {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1], "depth": 3}
+    tokenizer = qwen_tokenizer()
+    template = tokenizer.chat_template.replace("<|vision_start|><|video_pad|><|vision_end|>", "<|video_pad|>")
+    processor = Qwen3VLProcessor(image_processor=Qwen2VLImageProcessor(size=size, patch_size=16), tokenizer=tokenizer,
+                                 video_processor=Qwen3VLVideoProcessor(size=size, cap_pixels_per_frame=False),
+                                 chat_template=template)
+    config = _qwen_config(Qwen3VLConfig, tokenizer, {"rope_parameters": rotary, "head_dim": HIDDEN // HEADS}, vision)
     return _write(Qwen3VLForConditionalGeneration, config, processor, folder, seed)
 
 
-def _qwen_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
-    return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in (
+def _qwen_config(kind: Any, tokenizer: PreTrainedTokenizerFast, text: dict[str, Any], vision: dict[str, Any]) -> Any:
+    """Config of a Qwen VL family: what its members share at this size, and `text` and `vision` of its own."""
+    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in (
         ("image", "<|image_pad|>"), ("video", "<|video_pad|>"), ("vision_start", "<|vision_start|>"),
         ("vision_end", "<|vision_end|>"))}
+    shared = {"hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": HIDDEN, "initializer_range": SPREAD}
+    return kind(text_config=text_settings(tokenizer) | text, vision_config=shared | vision, tie_word_embeddings=True, **ids)
 
 
 def miniature_smolvlm(folder: Path, seed: int = 0) -> Path:

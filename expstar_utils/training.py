@@ -126,6 +126,7 @@ class LossLog(TrainerCallback):
             write_jsonl(self.path, [line for line in lines if line["step"] <= state.global_step])
 
     def on_log(self, args, state, control, logs=None, **_: Any) -> None:
+        """Append what the trainer logs of a step's loss; its other messages are passed over."""
         if logs and "loss" in logs:
             rewards = {key: float(value) for key, value in logs.items() if key.startswith("rewards/")}
             append_jsonl(self.path, {"step": state.global_step, "loss": float(logs["loss"]), "lr": logs.get("learning_rate"),
