@@ -58,19 +58,22 @@ def sample_candidates(commentator: Commentator, cases: Sequence[Case], root: Pat
         for at in range(len(done) // count, len(steps), group):
             part = steps[at:at + group]
             digest = hashlib.sha256(f"{settings.seed} {[case.id for case, _ in part]}".encode()).digest()
-            commentator.settings = dataclasses.replace(settings, seed=int.from_bytes(digest[:4], "big"))
             rows = []
             for case, previous in part:
                 step = Step(case, previous, clip_frames(case.clip, root, fps=fps, max_frames=max_frames, size_px=frame_size))
                 step.state = commentator.read(step)
                 rows += [dataclasses.replace(step, passages=[], relevance=[], chosen=[]) for _ in range(count)]
-            for i, prediction in enumerate(commentator.comment(rows)):
+            commentator.settings = dataclasses.replace(settings, seed=int.from_bytes(digest[:4], "big"))
+            try:
+                predictions = commentator.comment(rows)
+            finally:
+                commentator.settings = settings
+            for i, prediction in enumerate(predictions):
                 data = prediction.evaluation_data | {"settings": wanted}
                 candidate = Candidate.model_validate(prediction.to_dict() | {"evaluation_data": data, "number": i % count})
                 append_jsonl(out, candidate)
                 done.append(candidate)
             bar.update(len(part))
-    commentator.settings = settings
     return done
 
 
