@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 
 from benchmarks.timing import in_turn, options, report
 from expstar_utils import models
@@ -24,7 +26,7 @@ from expstar_utils.training import efficient
 CLIP = Path(__file__).parents[1] / "data" / "sample" / "burning_a_gas.mp4"
 PROMPTS = load_prompts()
 FILLER = " glow"
-STEPS = 4
+STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -72,22 +74,42 @@ def run_shapes(name: str, text: str, measured: Callable[[Any, Shape, Callable[[s
     report(name, first, given.runs, base=given.base, shape=given.shape[0], **more)
 
 
+class Clock(TrainerCallback):
+    """Notes when each training step ends; `seconds` has those from one to the next, collating included."""
+
+    def __init__(self):
+        self.seconds, self._last = [], None
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """A run starts: its first step, which sets up, is not counted."""
+        self._last = None
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """A step is done."""
+        now = time.perf_counter()
+        if self._last is not None:
+            self.seconds.append(now - self._last)
+        self._last = now
+
+
 def steps_in_turn(trainers: dict[str, Any], runs: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Median seconds of one training step of "ours" (packed) and "theirs", and how far their losses are apart.
 
-    A run is STEPS steps, so that what a trainer does before the first one counts little.
+    A run is STEPS steps, of which the first is not counted, nor what a trainer does before and behind them (checkpoints).
     """
     losses: dict[str, float] = {}
+    clocks = {name: Clock() for name in trainers}
 
-    def step(name: str) -> None:
+    def run(name: str) -> None:
         """STEPS training steps of a side; the loss of the first run is kept."""
         with efficient(trainers[name], packed=name == "ours"):
             losses.setdefault(name, trainers[name].train().training_loss)
     for name in trainers:  # once to warm up
-        step(name)
-    medians = in_turn({name: lambda name=name: step(name) for name in trainers}, runs, say)
+        run(name)
+        trainers[name].add_callback(clocks[name])
+    in_turn({name: lambda name=name: run(name) for name in trainers}, runs, say)
     apart = round(abs(losses["ours"] / losses["theirs"] - 1), 5)
-    return {**{name: seconds / STEPS for name, seconds in medians.items()}, "loss_difference": apart}
+    return {**{name: statistics.median(clock.seconds) for name, clock in clocks.items()}, "loss_difference": apart}
 
 
 def loaded(given: argparse.Namespace) -> tuple[PreTrainedModel, ProcessorMixin]:

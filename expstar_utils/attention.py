@@ -30,7 +30,7 @@ def causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     Args:
         query: float [rows, heads, queries, width], of the last positions. key, value: float [rows, groups, length, width];
             `groups` divides `heads`.
-        scaling: factor of the products. block: queries a block.
+        scaling: factor of the products. block: queries a block, about.
 
     Returns:
         float [rows, heads, queries, width].
@@ -39,6 +39,7 @@ def causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     groups, before = key.shape[1], key.shape[2] - queries
     query = (query * scaling).view(rows, groups, heads // groups, queries, width)
     keys, written = key.transpose(-1, -2), []
+    block = -(-queries // max(round(queries / block), 1))  # evenly, so that no small block is left over
     for start in range(0, queries, block):
         size = min(block, queries - start)
         end = before + start + size
