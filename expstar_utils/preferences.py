@@ -6,25 +6,26 @@ two answers. Packed, clip and prompt are read once and each answer is a branch o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin, set_seed
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
+from expstar_utils.adapters import lora, save_stacked
 from expstar_utils.attention import causal_blocks
 from expstar_utils.batches import VideoCollator, over_long
 from expstar_utils.encoding import IGNORED, encode_prefix, encode_turns, merge_extras, pad_right
 from expstar_utils.models import quirks
-from expstar_utils.packing import Layout, packed_positions
+from expstar_utils.packing import Layout
 from expstar_utils.profiles import Profile
 from expstar_utils.records import ExpStarError, Message, Sample
-from expstar_utils.stacked import save_stacked
+from expstar_utils.scoring import answer_readings, logits_at
 from expstar_utils.training import (
     ROUNDED,
     SAME,
@@ -32,8 +33,8 @@ from expstar_utils.training import (
     check_finite,
     common_arguments,
     efficient,
+    gathered,
     last_whole_checkpoint,
-    lora,
 )
 
 
@@ -113,25 +114,12 @@ def _trained(labels: Sequence[int], start: int, shared: int) -> list[tuple[int, 
 
 
 def score_pairs(model: PreTrainedModel, axes: int, bf16: bool) -> None:
-    """Let a base model score `PairCollator`'s batches: its forward answers as TRL's fused head does, for trained tokens alone.
+    """Let a base model answer `PairCollator`'s batches as TRL's fused head does, for the trained tokens alone; see `scoring`."""
 
-    TRL's head scores every position of every row, which takes a CPU longer than the model itself.
-    """
-    stock = model.forward
-
-    def forward(*args: Any, reading: dict[str, Any] | None = None, sources: torch.Tensor | None = None,
-                targets: torch.Tensor | None = None, **named: Any) -> Any:
-        """TRL's outputs for a batch of pairs; anything else goes to the model's own forward."""
-        if reading is None:
-            return stock(*args, **named)
-        given = dict(reading)
-        if "layouts" in given:
-            inputs = {k: v for k, v in given.items() if k != "layouts"}
-            given["position_ids"] = packed_positions(model.model, inputs, given["layouts"], axes)
-        with torch.autocast(given["input_ids"].device.type, dtype=torch.bfloat16, enabled=bf16):
-            features = model.model(**given, use_cache=False).last_hidden_state.flatten(0, 1)
-            said = targets != IGNORED
-            logits = model.get_output_embeddings()(features[sources[said]]).float()
+    def answer(reading: Mapping[str, Any], sources: torch.Tensor, targets: torch.Tensor, **_: Any) -> FusedCausalLMOutput:
+        """TRL's outputs for a batch of pairs."""
+        said = targets != IGNORED
+        logits = logits_at(model, reading, sources[said], axes, bf16)
         logprobs = logits.log_softmax(-1)
         entropy = -(logprobs.exp() * logprobs).sum(-1)
 
@@ -142,7 +130,7 @@ def score_pairs(model: PreTrainedModel, axes: int, bf16: bool) -> None:
         return FusedCausalLMOutput(log_probs=spread(chosen), entropy=spread(entropy.detach()),
                                    mean_logits=spread(logits.detach().mean(-1)),
                                    is_top1=spread(logits.argmax(-1) == targets[said]))
-    model.forward = forward
+    answer_readings(model, answer)
 
 
 class VideoDPOTrainer(DPOTrainer):
@@ -191,12 +179,17 @@ def train_dpo(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     trainer = dpo_trainer(model, processor, samples, root, profile, folder, base, seed, max_steps)
     with efficient(trainer, trainer.data_collator.packed):
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
-    return save_stacked(tuned, trainer.model, folder / "adapter", base)
+    state = gathered(trainer)
+    if trainer.is_world_process_zero():
+        save_stacked(tuned, trainer.model, folder / "adapter", base, state)
+    trainer.accelerator.wait_for_everyone()
+    return folder / "adapter"
 
 
 def dpo_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequence[Sample], root: Path, profile: Profile,
                 folder: Path, base: str, seed: int = 42, max_steps: int = -1) -> VideoDPOTrainer:
     """The trainer of `train_dpo`, ready to start; packed pairs are checked on the first of them, and left where they go wrong."""
+    set_seed(seed)  # TRL makes the adapter before it sows
     family, settings = quirks(model, processor), profile.for_dpo()
     rows = VideoCollator(processor, samples, root, settings, family.turn_end)
     lengths = [PairCollator(rows, False).length(sample) for sample in samples]

@@ -79,7 +79,11 @@ class Preferences(BaseModel):
 
 
 class Profile(BaseModel):
-    """Settings of one scale; frozen, unknown keys are errors. Sizes in pixels, lengths in tokens."""
+    """Settings of one scale; frozen, unknown keys are errors. Sizes in pixels, lengths in tokens.
+
+    processes: that train side by side, one a device, each with batch_size rows; accelerate: how they share the work, a file of
+    `notebooks/profiles/accelerate/`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -94,6 +98,8 @@ class Profile(BaseModel):
     batch_size: int = Field(ge=1)
     accumulation: int = Field(1, ge=1)
     gradient_checkpointing: bool = False
+    processes: int = Field(1, ge=1)
+    accelerate: Literal["ddp", "zero2", "fsdp"] = "ddp"
     packed: bool = False
     augment: bool = False
     caption_epochs: float = Field(0.0, ge=0)
@@ -139,6 +145,13 @@ class Profile(BaseModel):
     shown: int = Field(2, ge=1)
     max_new_tokens: int = Field(ge=1)
     dpo: Preferences = Preferences()
+
+    @model_validator(mode="after")
+    def _warm_start_is_at_hand(self) -> Profile:
+        if self.processes > 1 and self.warm_start:
+            raise ValueError(f"processes {self.processes} and warm_start {self.warm_start} do not go together, expected one of "
+                             "them at its default; a warm start is known to the notebook's own process alone")
+        return self
 
     def for_captions(self) -> Profile:
         """The same profile for notebook 04a's first stage, whose rows are captions, drawn anew for every epoch."""

@@ -11,20 +11,22 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainerCallback
+from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from expstar_utils.adapters import lora, prepare_warm_started, save_adapter
 from expstar_utils.attention import causal_blocks
 from expstar_utils.batches import LengthBatches, VideoCollator, over_long, row_lengths
 from expstar_utils.encoding import IGNORED, decision_tokens, weigh_decisions
-from expstar_utils.files import append_jsonl, write_json, write_jsonl
+from expstar_utils.files import append_jsonl, write_jsonl
 from expstar_utils.models import fast_dtype, quirks
-from expstar_utils.packing import packed_positions, shared_groups, shares
+from expstar_utils.packing import shared_groups, shares
 from expstar_utils.profiles import Profile
 from expstar_utils.records import ExpStarError, Sample
+from expstar_utils.scoring import answer_readings, logits_at
 
 SAME = 1e-3  # relative difference up to which packed rows count as right, in float32
 ROUNDED = 0.1  # and in 16 bits
@@ -34,12 +36,11 @@ class VideoSFTTrainer(SFTTrainer):
     """TRL's trainer with weighted decisions; on a CPU it scores the trained tokens alone, where TRL scores every position.
 
     `decision_weight`: how many tokens a control string's deciding token counts for. It is one token in sixty, and all that the
-    gate and the verdicts learn from. `decisions`: see `decision_tokens`. `axes`: rows of position ids that the family takes.
-    `warm_start_lr`: learning rate of the modules that go with the adapter as a whole.
+    gate and the verdicts learn from. `decisions`: see `decision_tokens`. `warm_start_lr`: learning rate of the modules that go
+    with the adapter as a whole.
     """
 
     decision_weight: float = 1.0
-    axes: int = 1
     decisions: Sequence[tuple[list[int], int]] = ()
     warm_start_lr: float = 0.0
 
@@ -55,7 +56,8 @@ class VideoSFTTrainer(SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
-        return LengthBatches(rows["length"], self.args.train_batch_size * self.args.gradient_accumulation_steps, self.args.seed)
+        return LengthBatches(rows["length"], self.args.train_batch_size * self.args.gradient_accumulation_steps
+                             * self.args.world_size, self.args.seed)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
                      num_items_in_batch: torch.Tensor | None = None) -> Any:
@@ -75,15 +77,19 @@ class VideoSFTTrainer(SFTTrainer):
         self.loss_is_scaled_for_ga = None if stock else num_items_in_batch is not None
         if stock:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        targets, given = inputs["labels"][:, 1:], {k: v for k, v in inputs.items() if k not in ("labels", "weights")}
+        targets, reading = inputs["labels"][:, 1:], {k: v for k, v in inputs.items() if k not in ("labels", "weights")}
         trained = targets != IGNORED
-        logits = self._trained_logits(model, given, trained).float()
+        rows, columns = trained.nonzero(as_tuple=True)
+        logits = model(reading=reading, places=rows * inputs["labels"].shape[1] + columns)
         losses = torch.nn.functional.cross_entropy(logits, targets[trained], reduction="none")
         counts = _counts(inputs)[:, 1:][trained]
         weights = weigh_decisions(targets, self.decisions, self.decision_weight)[trained] * counts
         if "weights" in inputs:
             weights = weights * inputs["weights"][:, 1:][trained]
-        return (weights * losses).sum() / (counts.sum() if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is None:
+            return (weights * losses).sum() / counts.sum()
+        shared = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1  # gradients are averaged
+        return shared * (weights * losses).sum() / num_items_in_batch
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:
         if not batch_samples or self._is_stock(batch_samples[0]):
@@ -94,17 +100,6 @@ class VideoSFTTrainer(SFTTrainer):
     def _is_stock(self, inputs: dict[str, Any]) -> bool:
         """Whether TRL's own loss is what is asked for, and the device one that it is made for."""
         return self.accelerator.device.type != "cpu" and self.decision_weight == 1 and not {"layouts", "weights"} & set(inputs)
-
-    def _trained_logits(self, model: Any, given: dict[str, Any], trained: torch.Tensor) -> torch.Tensor:
-        inner = self.accelerator.unwrap_model(model).get_base_model()
-        if "layouts" in given:
-            inputs = {k: v for k, v in given.items() if k != "layouts"}
-            given["position_ids"] = packed_positions(inner.model, inputs, given["layouts"], self.axes)
-        if self.accelerator.device.type != "cpu":  # what wraps the model there (DDP, ZeRO) must be called as a whole
-            return model(**given, use_cache=False).logits[:, :-1][trained]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
-            features = inner.model(**given, use_cache=False).last_hidden_state
-            return inner.lm_head(features[:, :-1][trained])
 
 
 def _counts(batch: dict[str, Any]) -> torch.Tensor:
@@ -121,13 +116,13 @@ class LossLog(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **_: Any) -> None:
         """Drop what a killed run logged after the checkpoint that training goes on from."""
-        if self.path.is_file():
+        if self.path.is_file() and state.is_world_process_zero:
             lines = [json.loads(line) for line in self.path.read_text(encoding="utf8").splitlines() if line.endswith("}")]
             write_jsonl(self.path, [line for line in lines if line["step"] <= state.global_step])
 
     def on_log(self, args, state, control, logs=None, **_: Any) -> None:
         """Append what the trainer logs of a step's loss; its other messages are passed over."""
-        if logs and "loss" in logs:
+        if logs and "loss" in logs and state.is_world_process_zero:
             rewards = {key: float(value) for key, value in logs.items() if key.startswith("rewards/")}
             append_jsonl(self.path, {"step": state.global_step, "loss": float(logs["loss"]), "lr": logs.get("learning_rate"),
                                      **rewards})
@@ -175,7 +170,11 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     trainer = sft_trainer(model, processor, samples, root, profile, folder, base, seed, max_steps, telling)
     with efficient(trainer, packed=trainer.data_collator.groups is not None):
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
-    return save_adapter(trainer.model, folder / "adapter", base)
+    state = gathered(trainer)
+    if trainer.is_world_process_zero():
+        save_adapter(trainer.model, folder / "adapter", base, state)
+    trainer.accelerator.wait_for_everyone()
+    return folder / "adapter"
 
 
 def sft_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequence[Sample], root: Path, profile: Profile,
@@ -186,6 +185,7 @@ def sft_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
     Raises:
         ExpStarError: no row is left.
     """
+    set_seed(seed)  # TRL makes the adapter before it sows
     family = quirks(model, processor)
     collator = VideoCollator(processor, samples, root, profile, family.turn_end)
     groups = shared_groups(samples) if profile.packed else [[i] for i in range(len(samples))]
@@ -204,8 +204,9 @@ def sft_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
     adapter = None if isinstance(model, PeftModel) else lora(profile, model)
     trainer = VideoSFTTrainer(model=model, args=args, train_dataset=Dataset.from_dict(rows), data_collator=collator,
                               processing_class=processor, peft_config=adapter, callbacks=[LossLog(folder / "log.jsonl")])
-    trainer.decision_weight, trainer.decisions, trainer.axes = profile.decision_weight, decision_tokens(processor), family.axes
+    trainer.decision_weight, trainer.decisions = profile.decision_weight, decision_tokens(processor)
     trainer.warm_start_lr = profile.warm_start_lr
+    answer_trained(trainer.model.get_base_model(), family.axes, args.bf16)
     prepare_warm_started(trainer.model, trained=profile.warm_start_lr > 0)
     if profile.packed and not _same_when_packed(trainer, collator):
         print("packed rows have another loss than the same rows apart with this model; training goes on unpacked")
@@ -213,6 +214,11 @@ def sft_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
         trainer.train_dataset = Dataset.from_dict({"row": [i for group in groups for i in group],
                                                    "length": [sum(lengths[i]) for group in groups for i in group]})
     return trainer
+
+
+def answer_trained(model: PreTrainedModel, axes: int, bf16: bool) -> None:
+    """Let a base model answer a batch with the logits behind its trained places; see `scoring`."""
+    answer_readings(model, lambda reading, places, **_: logits_at(model, reading, places, axes, bf16))
 
 
 def _same_when_packed(trainer: VideoSFTTrainer, collator: VideoCollator) -> bool:
@@ -235,7 +241,8 @@ def common_arguments(profile: Profile, folder: Path, seed: int, max_steps: int) 
             "per_device_train_batch_size": profile.batch_size, "gradient_accumulation_steps": profile.accumulation,
             "learning_rate": profile.sft_lr, "warmup_steps": profile.warmup, "lr_scheduler_type": "cosine", "max_grad_norm": 1.0,
             "bf16": fast_dtype(profile.dtype) == torch.bfloat16, "use_cpu": not torch.cuda.is_available(), "max_length": None,
-            "gradient_checkpointing": profile.gradient_checkpointing, "remove_unused_columns": False, "report_to": "none",
+            "activation_checkpointing": profile.gradient_checkpointing,
+            "activation_checkpointing_kwargs": {"use_reentrant": False}, "remove_unused_columns": False, "report_to": "none",
             "save_steps": profile.save_steps, "save_total_limit": 1, "seed": seed, "data_seed": seed,
             "dataloader_pin_memory": False}
 
@@ -251,42 +258,12 @@ def efficient(trainer: Trainer, packed: bool) -> Iterator[None]:
         yield
 
 
-def is_trained(folder: Path) -> bool:
-    """Whether a stage's adapter is there as a whole: `base.json` comes last."""
-    return (folder / "adapter" / "base.json").is_file()
-
-
 def last_whole_checkpoint(folder: Path) -> str | None:
     """Newest checkpoint that was written to its end: `trainer_state.json` comes last, and a kill may leave it out."""
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda path: int(path.name.split("-")[-1]))) if whole else None
 
 
-def lora(profile: Profile, model: PreTrainedModel) -> LoraConfig:
-    """LoRA on all linear layers of the language model; modules of `warm_start` go with the adapter; all else is frozen."""
-    return LoraConfig(r=profile.lora_r, lora_alpha=profile.lora_alpha, lora_dropout=0.0, task_type="CAUSAL_LM",
-                      target_modules=profile.lora_target, modules_to_save=profile.warm_start or None)
-
-
-def prepare_warm_started(model: PreTrainedModel, trained: bool) -> None:
-    """Keep what the warm start taught: those modules go with the adapter and are trained gently, in float32, or not at all.
-
-    A connector with thousands of inputs does not survive the adapter's learning rate. After 150 steps at 1e-3 its outputs were
-    thirty times as long as a word's embedding, and grey frames made no difference any more.
-    """
-    for name, parameter in model.named_parameters():
-        if "modules_to_save" in name:
-            parameter.requires_grad_(trained)
-            if trained:
-                parameter.data = parameter.data.float()
-
-
-def save_adapter(model: PreTrainedModel, folder: Path, base: str) -> Path:
-    """Write the adapter in bf16, with the name of its base."""
-    model.peft_config["default"].base_model_name_or_path = base
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad or "modules_to_save" in name:
-            parameter.data = parameter.data.to(torch.bfloat16)
-    model.save_pretrained(str(folder), save_embedding_layers=False)
-    write_json(folder / "base.json", {"base": base})
-    return folder
+def gathered(trainer: Trainer) -> dict[str, torch.Tensor] | None:
+    """All weights of a trained model where each process holds a part of them (every one must ask), else None."""
+    return trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None

@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_runs import small_profile
 
-from expstar_utils import models, training
+from expstar_utils import models, scoring, training
 from expstar_utils.attention import branched_attention, causal_attention
 from expstar_utils.batches import VideoCollator
 from expstar_utils.datasets import Case, expstar_sample
@@ -123,8 +123,8 @@ def test_an_over_long_branch_is_left_out_and_its_siblings_stay(base, root, tmp_p
 
 def test_a_packing_that_is_wrong_is_found_and_left(base, root, tmp_path, monkeypatch, capsys):
     loss, expected = gradients(base, root, tmp_path / "rows", ragged(), monkeypatch, packed=False)
-    right = training.packed_positions
-    monkeypatch.setattr(training, "packed_positions", lambda *given: right(*given) * 2)
+    right = scoring.packed_positions
+    monkeypatch.setattr(scoring, "packed_positions", lambda *given: right(*given) * 2)
     unpacked, found = gradients(base, root, tmp_path / "wrong", ragged(), monkeypatch, packed=True)
     assert "training goes on unpacked" in capsys.readouterr().out
     assert unpacked == pytest.approx(loss, rel=1e-5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_runs import small_profile
 
-from expstar_utils import models, preferences, training
+from expstar_utils import models, preferences, scoring, training
 from expstar_utils.batches import VideoCollator
 from expstar_utils.encoding import IGNORED, encode_dialogue
 from expstar_utils.files import read_json, read_jsonl
@@ -156,9 +156,9 @@ def test_one_adapter_holds_both(base, root, tuned, tmp_path, monkeypatch):
     kept = {}
     stacking = preferences.save_stacked
 
-    def keep(below, model, folder, name):
+    def keep(below, model, *given):
         kept["model"] = model
-        return stacking(below, model, folder, name)
+        return stacking(below, model, *given)
     monkeypatch.setattr(preferences, "save_stacked", keep)
     _, adapter = dpo(base, root, tuned, tmp_path, steps=6, dpo={"lr": 3e-2})
     assert read_json(adapter / "base.json") == {"base": str(base)}
@@ -201,8 +201,8 @@ def test_a_packing_that_is_wrong_is_found_and_left(base, root, tuned, tmp_path, 
     axes = models.quirks(model, collate.processor).axes
     score_pairs(model, axes, bf16=False)
     assert same_when_packed(model, collate, [0], preferences.SAME)
-    right = preferences.packed_positions
-    monkeypatch.setattr(preferences, "packed_positions", lambda *given: right(*given) * 2)
+    right = scoring.packed_positions
+    monkeypatch.setattr(scoring, "packed_positions", lambda *given: right(*given) * 2)
     assert not same_when_packed(model, collate, [0], preferences.SAME)
     log, _ = dpo(base, root, tuned, tmp_path, steps=2, packed=True)
     assert "training goes on unpacked" in capsys.readouterr().out

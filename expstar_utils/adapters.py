@@ -1,0 +1,93 @@
+"""LoRA adapters: which modules they change, how they are written, and two of them, one trained on the other, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from expstar_utils.files import write_json
+from expstar_utils.profiles import Profile
+from expstar_utils.records import ExpStarError
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+def lora(profile: Profile, model: PreTrainedModel) -> LoraConfig:
+    """LoRA on all linear layers of the language model; modules of `warm_start` go with the adapter; all else is frozen."""
+    return LoraConfig(r=profile.lora_r, lora_alpha=profile.lora_alpha, lora_dropout=0.0, task_type="CAUSAL_LM",
+                      target_modules=profile.lora_target, modules_to_save=profile.warm_start or None)
+
+
+def prepare_warm_started(model: PreTrainedModel, trained: bool) -> None:
+    """Keep what the warm start taught: those modules go with the adapter and are trained gently, in float32, or not at all.
+
+    A connector with thousands of inputs does not survive the adapter's learning rate. After 150 steps at 1e-3 its outputs were
+    thirty times as long as a word's embedding, and grey frames made no difference any more.
+    """
+    for name, parameter in model.named_parameters():
+        if "modules_to_save" in name:
+            parameter.requires_grad_(trained)
+            if trained:
+                parameter.data = parameter.data.float()
+
+
+def save_adapter(model: PeftModel, folder: Path, base: str, state: Mapping[str, torch.Tensor] | None = None) -> Path:
+    """Write the adapter in bfloat16, with the name of its base.
+
+    Args:
+        state: the model's weights where it does not hold them itself (see `training.gathered`).
+    """
+    model.peft_config["default"].base_model_name_or_path = base
+    mine = {name: tensor.to(torch.bfloat16) for name, tensor in (state or model.state_dict()).items()
+            if "lora_" in name or "modules_to_save" in name}
+    model.save_pretrained(str(folder), state_dict=mine, save_embedding_layers=False)
+    write_json(folder / "base.json", {"base": base})
+    return folder
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether a stage's adapter is there as a whole: `base.json` comes last."""
+    return (folder / "adapter" / "base.json").is_file()
+
+
+def save_stacked(below: Path, model: PeftModel, folder: Path, base: str,
+                 state: Mapping[str, torch.Tensor] | None = None) -> Path:
+    """Write one adapter for `base` that holds the adapter `below` and the one that `model` was trained with on top of it.
+
+    B1 A1 s1 + B2 A2 s2 is one product of matrices of rank r1 + r2, so that nothing is approximated but for the rounding to
+    bfloat16. Modules that go with `below` as a whole are taken over.
+
+    Args:
+        state: as in `save_adapter`.
+
+    Raises:
+        ExpStarError: the two adapt other modules.
+    """
+    first = LoraConfig.from_pretrained(str(below))
+    second = model.peft_config["default"]
+    lower = load_file(Path(below) / WEIGHTS)
+    upper = get_peft_model_state_dict(model, state_dict=state)
+    adapted = [{key for key in tensors if ".lora_" in key} for tensors in (lower, upper)]
+    if adapted[0] != adapted[1]:
+        odd = sorted(adapted[0] ^ adapted[1])[0]
+        raise ExpStarError(f"{below}: found another set of adapted modules ({odd}), expected those of the profile; use the "
+                           "profile it was trained with")
+    stacked = dict(lower)
+    for key in adapted[0]:
+        is_b = ".lora_B." in key
+        scaled = [t.float().cpu() * (c.lora_alpha / c.r if is_b else 1) for t, c in ((lower[key], first), (upper[key], second))]
+        stacked[key] = torch.cat(scaled, dim=1 if is_b else 0)
+    rank = first.r + second.r
+    first.r = first.lora_alpha = rank
+    first.base_model_name_or_path, first.inference_mode = base, True
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({key: tensor.to(torch.bfloat16).contiguous() for key, tensor in stacked.items()}, folder / WEIGHTS)
+    first.save_pretrained(str(folder))
+    write_json(folder / "base.json", {"base": base})
+    return folder
