@@ -105,6 +105,9 @@ class Decoder:
         """
         if not states:
             return [], []
+        if self.inner.config.text_config._attn_implementation == "flash_attention_2":  # takes no mask of branches
+            behind = self.extend(states, suffixes)
+            return behind, self.score(behind, continuations)
         batch, lengths = _Batch(states), [len(s) for s in suffixes]
         heads = [list(c[:-1]) for c in continuations]  # the last token of each is said, not read
         rows = [[*suffix, *(t for head in heads for t in head)] for suffix in suffixes]

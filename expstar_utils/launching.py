@@ -129,8 +129,7 @@ def run_job(path: Path) -> Path:
     job = Job.model_validate(read_json(path))
     profile, samples = Profile.model_validate(job.profile), list(read_jsonl(Path(job.rows), Sample))
     start = Start(job.adapter and Path(job.adapter), job.tower and Path(job.tower))
-    loaded = models.load(profile.base, start.adapter, models.fast_dtype(profile.dtype), tower=start.tower,
-                         merge=job.kind == "dpo")
+    loaded = models.load_tuned(profile, start.adapter, start.tower, merge=job.kind == "dpo")
     telling = job.telling and {key: set(ids) for key, ids in job.telling.items()}
     return _train(job.kind, loaded, start, samples, Path(job.root), profile, Path(job.folder), job.seed, job.max_steps, telling)
 

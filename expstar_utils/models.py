@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import tempfile
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from expstar_utils import weights
+from expstar_utils.profiles import Profile
 from expstar_utils.records import ExpStarError
 
 TINY = "expstar-tiny"
@@ -35,18 +37,20 @@ class Quirks:
     """What differs between model families.
 
     turn_end: the string that ends an assistant turn in its chat template. pixels_key: name of the processor's video
-    output. axes: how many rows of position ids the model takes (Qwen's mRoPE has 3, others 1).
+    output. axes: how many rows of position ids the model takes (Qwen's mRoPE has 3, others 1). tower: name of the vision
+    tower inside the model without its head.
     """
 
     turn_end: str
     pixels_key: str
     axes: int
+    tower: str
 
 
 FAMILIES = {
-    "smolvlm": Quirks("<end_of_utterance>", "pixel_values", 1),
-    "qwen2_5_vl": Quirks("<|im_end|>", "pixel_values_videos", 3),
-    "qwen3_vl": Quirks("<|im_end|>", "pixel_values_videos", 3),
+    "smolvlm": Quirks("<end_of_utterance>", "pixel_values", 1, "vision_model"),
+    "qwen2_5_vl": Quirks("<|im_end|>", "pixel_values_videos", 3, "visual"),
+    "qwen3_vl": Quirks("<|im_end|>", "pixel_values_videos", 3, "visual"),
 }
 
 
@@ -61,7 +65,7 @@ def quirks(model: PreTrainedModel, processor: ProcessorMixin) -> Quirks:
         raise ExpStarError(f"model family {kind!r} is not known, expected one of {sorted(FAMILIES)}; add a row to FAMILIES")
     found = FAMILIES[kind]
     chatml = "<|im_end|>" in (processor.chat_template or "")
-    return Quirks("<|im_end|>", found.pixels_key, found.axes) if chatml else found
+    return dataclasses.replace(found, turn_end="<|im_end|>") if chatml else found
 
 
 def fast_dtype(name: str) -> torch.dtype:
@@ -75,7 +79,8 @@ def fast_dtype(name: str) -> torch.dtype:
 
 
 def load(base: str, adapter: Path | None = None, dtype: torch.dtype = torch.float32, revision: str | None = None,
-         tower: Path | None = None, merge: bool = True) -> tuple[PreTrainedModel, ProcessorMixin]:
+         tower: Path | None = None, merge: bool = True,
+         attention: str | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model and processor of `base`, with a PEFT adapter on top when one is given.
 
     Args:
@@ -83,6 +88,7 @@ def load(base: str, adapter: Path | None = None, dtype: torch.dtype = torch.floa
         adapter: folder with a PEFT adapter made for that base.
         dtype: of the weights.
         tower: the vision tower to assemble ExpStar-Tiny with; None takes the shipped one.
+        attention: implementation by transformers' name ("sdpa", "eager", "flash_attention_2"); None leaves the choice to it.
         merge: fold the adapter into the weights (to generate); False keeps it apart (to train it further).
 
     Raises:
@@ -91,12 +97,19 @@ def load(base: str, adapter: Path | None = None, dtype: torch.dtype = torch.floa
     folder = assembled_tiny(tower) if base == TINY else weights.find(base, revision)
     processor = AutoProcessor.from_pretrained(folder)
     if adapter is None:
-        return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval(), processor
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32 if merge else dtype)
+        return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, attn_implementation=attention).eval(), processor
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32 if merge else dtype,
+                                                        attn_implementation=attention)
     model = attach_adapter(model, Path(adapter), base, trainable=not merge)
     if merge:  # in float32, then rounded once: half the multiplications of an adapter kept apart
         model = model.merge_and_unload().to(dtype)
     return model.eval(), processor
+
+
+def load_tuned(profile: Profile, adapter: Path | None, tower: Path | None = None,
+               merge: bool = True) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """`load` with a profile's base, precision (see `fast_dtype`) and attention."""
+    return load(profile.base, adapter, fast_dtype(profile.dtype), tower=tower, merge=merge, attention=profile.attention)
 
 
 def attach_adapter(model: PreTrainedModel, adapter: Path, base: str, trainable: bool = False) -> PreTrainedModel:

@@ -34,6 +34,7 @@ from expstar_utils.training import (
     common_arguments,
     efficient,
     gathered,
+    keep_features,
     last_whole_checkpoint,
 )
 
@@ -203,6 +204,7 @@ def dpo_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
                               train_dataset=Dataset.from_dict({"row": kept, "images": [[] for _ in kept]}),
                               data_collator=PairCollator(rows, profile.packed), callbacks=[LossLog(folder / "log.jsonl")])
     score_pairs(trainer.model.get_base_model(), family.axes, args.bf16)
+    keep_features(trainer.model.get_base_model(), family.tower, profile.feature_cache_gib)
     if profile.packed and not same_when_packed(trainer.model, rows, kept[:1], ROUNDED if args.bf16 else SAME):
         print("packed pairs do not score as they do apart with this model; training goes on unpacked")
         trainer.data_collator = PairCollator(rows, packed=False)

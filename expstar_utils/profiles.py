@@ -81,8 +81,9 @@ class Preferences(BaseModel):
 class Profile(BaseModel):
     """Settings of one scale; frozen, unknown keys are errors. Sizes in pixels, lengths in tokens.
 
-    processes: that train side by side, one a device, each with batch_size rows; accelerate: how they share the work, a file of
-    `notebooks/profiles/accelerate/`.
+    attention: implementation by transformers' name. feature_cache_gib: how much of what the frozen vision tower sees is kept on
+    disk, for all runs together; 0 keeps none. processes: that train side by side, one a device, each with batch_size rows;
+    accelerate: how they share the work, a file of `notebooks/profiles/accelerate/`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -98,6 +99,8 @@ class Profile(BaseModel):
     batch_size: int = Field(ge=1)
     accumulation: int = Field(1, ge=1)
     gradient_checkpointing: bool = False
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    feature_cache_gib: float = Field(0.0, ge=0)
     processes: int = Field(1, ge=1)
     accelerate: Literal["ddp", "zero2", "fsdp"] = "ddp"
     packed: bool = False
@@ -151,6 +154,13 @@ class Profile(BaseModel):
         if self.processes > 1 and self.warm_start:
             raise ValueError(f"processes {self.processes} and warm_start {self.warm_start} do not go together, expected one of "
                              "them at its default; a warm start is known to the notebook's own process alone")
+        return self
+
+    @model_validator(mode="after")
+    def _frames_stay_the_same(self) -> Profile:
+        if self.feature_cache_gib and (self.augment or self.caption_tower):
+            raise ValueError(f"feature_cache_gib is {self.feature_cache_gib} with augment or caption_tower, expected 0; what is "
+                             "seen is another thing every time then")
         return self
 
     def for_captions(self) -> Profile:

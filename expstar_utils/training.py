@@ -21,12 +21,14 @@ from expstar_utils.adapters import lora, prepare_warm_started, save_adapter
 from expstar_utils.attention import causal_blocks
 from expstar_utils.batches import LengthBatches, VideoCollator, over_long, row_lengths
 from expstar_utils.encoding import IGNORED, decision_tokens, weigh_decisions
+from expstar_utils.features import remember_features
 from expstar_utils.files import append_jsonl, write_jsonl
 from expstar_utils.models import fast_dtype, quirks
 from expstar_utils.packing import shared_groups, shares
 from expstar_utils.profiles import Profile
 from expstar_utils.records import ExpStarError, Sample
 from expstar_utils.scoring import answer_readings, logits_at
+from expstar_utils.weights import cache_folder
 
 SAME = 1e-3  # relative difference up to which packed rows count as right, in float32
 ROUNDED = 0.1  # and in 16 bits
@@ -207,6 +209,7 @@ def sft_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
     trainer.decision_weight, trainer.decisions = profile.decision_weight, decision_tokens(processor)
     trainer.warm_start_lr = profile.warm_start_lr
     answer_trained(trainer.model.get_base_model(), family.axes, args.bf16)
+    keep_features(trainer.model.get_base_model(), family.tower, profile.feature_cache_gib)
     prepare_warm_started(trainer.model, trained=profile.warm_start_lr > 0)
     if profile.packed and not _same_when_packed(trainer, collator):
         print("packed rows have another loss than the same rows apart with this model; training goes on unpacked")
@@ -262,6 +265,12 @@ def last_whole_checkpoint(folder: Path) -> str | None:
     """Newest checkpoint that was written to its end: `trainer_state.json` comes last, and a kill may leave it out."""
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda path: int(path.name.split("-")[-1]))) if whole else None
+
+
+def keep_features(model: PreTrainedModel, tower: str, limit_gib: float) -> None:
+    """Let a model's frozen vision tower keep what it sees, below the cache folder; see `features`."""
+    if limit_gib:
+        remember_features(getattr(model.model, tower), cache_folder() / "features", limit_gib)
 
 
 def gathered(trainer: Trainer) -> dict[str, torch.Tensor] | None:

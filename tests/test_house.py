@@ -27,7 +27,7 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"files"},
     {"media", "prompts", "profiles", "weights", "runlog", "chat"},
     {"clips", "mini", "pairs", "cutting", "datasets", "encoding", "models", "miniatures", "knowledge", "decoding",
-     "listening", "speech", "annotate", "packing", "equations", "adapters",
+     "listening", "speech", "annotate", "packing", "equations", "adapters", "features",
      "siblings", "augmentation", "passages", "sources", "shards", "nearest",
      "ranking", "frozen"},
     {"attention", "scoring", "batches", "captions", "lent_tower", "choices", "unclear", "evaclip", "viclip", "tower", "encoders",
