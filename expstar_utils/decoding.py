@@ -54,6 +54,11 @@ class Decoder:
         self._weight = head.weight.detach().float()
         self._bias = None if head.bias is None else head.bias.detach().float()
 
+    @property
+    def one_pass(self) -> bool:
+        """Whether branches can stand in one row: flash-attention 2 takes no mask of them."""
+        return self.inner.config.get_text_config()._attn_implementation != "flash_attention_2"
+
     def _logits(self, features: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.linear(features.float(), self._weight, self._bias)
 
@@ -105,7 +110,7 @@ class Decoder:
         """
         if not states:
             return [], []
-        if self.inner.config.text_config._attn_implementation == "flash_attention_2":  # takes no mask of branches
+        if not self.one_pass:
             behind = self.extend(states, suffixes)
             return behind, self.score(behind, continuations)
         batch, lengths = _Batch(states), [len(s) for s in suffixes]

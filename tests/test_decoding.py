@@ -221,3 +221,15 @@ def test_judging_in_one_pass_is_extending_and_scoring(ready, states):
     for one, other in zip(judged, behind, strict=True):
         assert_same(one, other)
     assert decoder.judge([], [], controls) == ([], [])
+
+
+def test_an_attention_that_takes_no_mask_of_branches_judges_as_well(ready, states, monkeypatch):
+    """flash-attention 2 cannot show a row's continuations apart; then they are scored in rows of their own."""
+    _, processor, decoder, _ = ready
+    added, controls = suffixes(processor), [text_ids(processor, text) for text in (RETRIEVAL, NO_RETRIEVAL)]
+    before, expected = decoder.judge(states, added, controls)
+    monkeypatch.setattr(type(decoder), "one_pass", False)
+    behind, scores = decoder.judge(states, added, controls)
+    torch.testing.assert_close(torch.tensor(scores), torch.tensor(expected), **CLOSE)
+    for one, other in zip(behind, before, strict=True):
+        assert_same(one, other)
