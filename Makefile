@@ -25,8 +25,8 @@ PAPERMILL := $(BIN)/papermill --cwd .
 
 setup: .venv/installed  ## create .venv and install
 
-demo: .venv/installed  ## a video becomes commentary: make demo VIDEO=my.mp4 TITLE="What it shows"
-	@$(BIN)/python -m expstar_utils.quickstart "$$VIDEO" "$$TITLE"
+demo: .venv/installed  ## a video becomes commentary: make demo VIDEO=my.mp4 TITLE="What it shows" EXPORT=--burn
+	@$(BIN)/python -m expstar_utils.quickstart "$$VIDEO" "$$TITLE" $(EXPORT)
 
 test: .venv/installed-test  ## every test, and every notebook at smoke size
 	$(BIN)/python -m pytest
@@ -37,8 +37,10 @@ lint: .venv/installed-test
 lab: .venv/installed-lab
 	$(BIN)/jupyter lab --ip 127.0.0.1 notebooks
 
-inspect: .venv/installed-lab  ## quickstart notebook as a page on the loopback address
-	$(BIN)/voila --Voila.ip=127.0.0.1 notebooks/00_quickstart.ipynb
+inspect: .venv/installed-lab  ## cases of $(RUN), to look at and rate, on the loopback address
+	mkdir -p $(RUN)/notebooks
+	$(PAPERMILL) --prepare-only notebooks/08_case_inspector.ipynb $(RUN)/notebooks/08.ipynb -p run_dir $(RUN)
+	$(BIN)/voila --Voila.ip=127.0.0.1 $(RUN)/notebooks/08.ipynb
 
 mini: .venv/installed  ## render ExpInstruct-Mini
 	$(BIN)/python -m expstar_utils.mini.build

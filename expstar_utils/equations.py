@@ -21,6 +21,7 @@ EQUATION = re.compile(rf"(?<![\w)])({SIDE})\s*({ARROW})\s*({SIDE})(?!\w)")
 STATE = re.compile(r"\((?:s|l|g|aq)\)$")
 DEUTERIUM, RESIDUE = re.compile(r"D(?![a-z])"), re.compile(r"R(?![a-z])")
 Composition = dict[int, int]  # atoms by atomic number, charge by 0
+HALF = 0.5  # of an equation whose species are right and whose numbers are not
 
 
 @dataclass(frozen=True)
@@ -100,3 +101,14 @@ def _sum(side: tuple[tuple[int, str], ...]) -> Composition | None:
         for atom, count in atoms.items():
             total[atom] += number * count
     return {atom: count for atom, count in total.items() if count}
+
+
+def equations_agree(text: str, reference: str) -> float | None:
+    """How far the equations of a text are those of its reference, 0 to 1; None when neither has any."""
+    said, wanted = find_equations(text), find_equations(reference)
+    if not said and not wanted:
+        return None
+    if any(e.balanced is False for e in said) or not wanted:
+        return 0.0
+    right = [max((1.0 if e.same(w) else HALF if e.species == w.species else 0.0 for e in said), default=0.0) for w in wanted]
+    return sum(right) / len(wanted)

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from expstar_utils.prompts import parse
-from expstar_utils.records import Prediction
+from expstar_utils.differences import word_f1
+from expstar_utils.prompts import RETRIEVAL, parse
+from expstar_utils.records import ExpStarError, Prediction
 
 
 def load_truth(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
@@ -51,8 +52,12 @@ def rate(rows: Sequence[dict[str, Any]], **wanted: Any) -> float:
     """Share of right facts among the rows whose fields have the wanted values (a set means any of them)."""
     def fits(row: dict[str, Any]) -> bool:
         return all(row[k] in v if isinstance(v, set) else row[k] == v for k, v in wanted.items())
-    chosen = [row["right"] for row in rows if fits(row)]
-    return float(np.mean(chosen)) if chosen else float("nan")
+    return share([row["right"] for row in rows if fits(row)])
+
+
+def share(values: Sequence[bool]) -> float:
+    """Share of true ones, 0 to 1; NaN where there is none to ask."""
+    return float(np.mean(values)) if values else float("nan")
 
 
 def auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
@@ -83,6 +88,34 @@ def threshold_curve(probabilities: Sequence[float], labels: Sequence[bool], poin
             for t in np.linspace(0, 1, points + 2)[1:-1].round(4).tolist()]
 
 
+def gate_curve(predictions: Sequence[Prediction], points: int = 99) -> list[dict[str, float]]:
+    """How often a gate at each threshold looks something up, and how good the commentary is then.
+
+    Args:
+        predictions: made with `knowledge="always"`; a step whose probability lies at or below the threshold counts with its
+            narration alone, which was written before the decision.
+
+    Returns:
+        `{tau, rate, quality}` by rising tau: share of steps that look something up; mean F1 of words with the reference.
+    """
+    if used := {p.evaluation_data.get("settings", {}).get("knowledge") for p in predictions} - {"always"}:
+        raise ExpStarError(f"gate curve: found predictions made with knowledge={sorted(map(str, used))[0]!r}, expected 'always'; "
+                           "run notebook 05 on val with it")
+    probs = np.array([p.evaluation_data["retrieval_prob"] for p in predictions])
+    whole = np.array([word_f1(p.response, p.labels) for p in predictions])
+    alone = np.array([word_f1(p.evaluation_data["rounds"][0]["content"].replace(RETRIEVAL, ""), p.labels) for p in predictions])
+    taus = np.linspace(0, 1, points + 2)[1:-1].round(4)
+    return [{"tau": float(t), "rate": float((probs > t).mean()), "quality": float(np.where(probs > t, whole, alone).mean())}
+            for t in taus]
+
+
+def best_tau(curve: Sequence[dict[str, float]], within: float = 1e-3) -> float:
+    """The middle of the thresholds whose quality is the best there is, to `within`."""
+    best = max(point["quality"] for point in curve)
+    good = [point["tau"] for point in curve if point["quality"] >= best - within]
+    return good[len(good) // 2]
+
+
 def report(predictions: Sequence[Prediction], truths: Sequence[dict[str, Any]]) -> dict[str, float]:
     """All first metrics of one prediction file."""
     import sacrebleu
@@ -92,6 +125,7 @@ def report(predictions: Sequence[Prediction], truths: Sequence[dict[str, Any]]) 
     thresholds = {p.evaluation_data.get("settings", {}).get("verdict_threshold", 0.5) for p in predictions}
     verdicts = f1_scores(*judged(predictions, truths), max(thresholds, default=0.5))
     relevant = [set(p.evaluation_data.get("relevant_ids", [])) for p in predictions]
+    noted = [(bool(parse(p.labels).commentary.safety), bool(parse(p.response).commentary.safety)) for p in predictions]
     cited = [bool(r & set(t["gold"])) for r, t in zip(relevant, truths, strict=True) if t["gold"]]
     return {
         "steps": len(predictions),
@@ -101,10 +135,12 @@ def report(predictions: Sequence[Prediction], truths: Sequence[dict[str, Any]]) 
         "seen": rate(rows, kind=eyes, section="narration"),
         "principle": rate(rows, kind={"equation", "law"}, section="principle"),
         "hazard": rate(rows, kind="hazard", section="safety"),
+        "safety_missing": share([not said for wanted, said in noted if wanted]),
+        "safety_unneeded": share([said for wanted, said in noted if not wanted]),
         "gate_auc": auc([p.evaluation_data["retrieval_prob"] for p in predictions], needs),
         "retrieval_rate": float(np.mean([p.evaluation_data["is_retrieval"] for p in predictions])),
         "verdict_f1": verdicts["f1"], "verdict_precision": verdicts["precision"], "verdict_recall": verdicts["recall"],
-        "gold_cited": float(np.mean(cited)) if cited else float("nan"),
+        "gold_cited": share(cited),
         "bleu": sacrebleu.corpus_bleu([p.response for p in predictions], [[p.labels for p in predictions]]).score,
     }
 

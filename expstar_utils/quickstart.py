@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -50,7 +51,7 @@ def commentator(setting: Profile, seed: int = 42) -> inference.Commentator:
     torch.manual_seed(seed)
     dtype = getattr(torch, setting.dtype) if torch.cuda.is_available() else torch.float32
     adapter = models.SHIPPED / "adapter" if setting.base == models.TINY else None
-    model, processor = models.load(setting.base, adapter, dtype)
+    model, processor = models.load(setting.base, adapter, dtype, attention=setting.attention)
     retriever = retrieval.open_retriever(setting)
     how = inference.Settings(tau=setting.tau, verdict_threshold=setting.verdict_threshold, passages=setting.passages,
                              shown=setting.shown, max_new_tokens=setting.max_new_tokens, seed=seed)
@@ -82,6 +83,25 @@ def comment_video(writer: inference.Commentator, info: media.VideoInfo, title: s
     return cases, predictions
 
 
+def documents(writer: inference.Commentator, info: media.VideoInfo, title: str, subject: str, steps: Sequence[RawStep],
+              setting: Profile, languages: Sequence[str] = ("en",)) -> list[dict]:
+    """Commentary of a video as one document a language (`export.document`).
+
+    Raises:
+        ExpStarError: Chinese was asked for, and the model wrote none.
+    """
+    docs = []
+    for language in languages:
+        writer.settings = replace(writer.settings, language=language)
+        doc = export.document(title, str(info.path), *comment_video(writer, info, title, subject, steps, setting))
+        said = "".join(line for step in doc["steps"] for line in step["narration"])
+        if language == "zh" and not any("\u4e00" <= c <= "\u9fff" for c in said):
+            raise ExpStarError(f"profile: its model, {setting.base!r}, wrote no Chinese, expected some; take a profile whose "
+                               "model knows it, or --write en")
+        docs.append(doc)
+    return docs
+
+
 def show(doc: dict) -> str:
     """Commentary for a terminal: notes, decision, passages with their verdicts."""
     out = [f"\n{doc['title']}"]
@@ -104,20 +124,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--subject", default="")
     parser.add_argument("--language", default="", help="of the speech; empty detects it")
     parser.add_argument("--profile", default="tiny")
+    parser.add_argument("--write", choices=("en", "zh", "both"), default="en", help="language of the commentary")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "demo")
+    export.add_options(parser)
     given = parser.parse_args(argv)
+    languages = ("en", "zh") if given.write == "both" else (given.write,)
     try:
         setting, title, info = load_profile(given.profile), checked_title(given.title), media.probe(Path(given.video))
+        export.check_options(given, languages)
         writer = commentator(setting)  # first, so that missing weights are told at once
         steps, _ = find_steps(info, title, given.language or None)
-        cases, predictions = comment_video(writer, info, title, given.subject, steps, setting)
-        doc = export.document(title, given.video, cases, predictions)
-        files = export.write_commentary(given.out, doc)
+        docs = documents(writer, info, title, given.subject, steps, setting, languages)
+        files = export.write_commentary(given.out, *docs, embed=given.embed)
+        video, made = export.write_video(given.out, docs, given)
     except ExpStarError as error:
         print(f"expstar: {error}", file=sys.stderr)
         return 2
-    print(show(doc))
-    print(f"\nWritten: {', '.join(str(f) for f in files)}")
+    print("\n".join(map(show, docs)))
+    print(f"\n{export.left_out(made)}\nWritten: {', '.join(str(f) for f in [*files, *video])}".rstrip())
     print('Your own video:  make demo VIDEO=my.mp4 TITLE="What the experiment shows"')
     return 0
 

@@ -7,7 +7,6 @@ reference has none costs what a forgotten one does, so that general advice every
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,15 +16,14 @@ import numpy as np
 import yaml
 
 from expstar_utils.datasets import Case
+from expstar_utils.differences import word_f1
 from expstar_utils.encoders import encode_texts
-from expstar_utils.equations import find_equations
+from expstar_utils.equations import equations_agree
 from expstar_utils.profiles import RewardWeights
 from expstar_utils.prompts import parse
 
 WORDS = Path(__file__).parents[1] / "data" / "hazard_words.yaml"
 QUANTITY = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s?(ppm|mg/m³|mg/m3|°C|%)")
-TOKEN = re.compile(r"[\u3400-\u9fff]|\d+(?:[.,]\d+)*|[^\W\d_]+(?:[-'][^\W\d_]+)*")
-HALF = 0.5  # of an equation whose species are right and whose numbers are not
 Encode = Callable[[Sequence[str]], np.ndarray]
 
 
@@ -87,24 +85,6 @@ def agreements(texts: Sequence[str], references: Sequence[str], encode: Encode =
     vectors = dict(zip(distinct, encode(distinct), strict=True)) if distinct else {}
     return [float(a == b) if not (a and b) else (max(float(vectors[a] @ vectors[b]), 0.0) + word_f1(a, b)) / 2
             for a, b in zip(texts, references, strict=True)]
-
-
-def word_f1(text: str, reference: str) -> float:
-    """F1 of the words that two texts share, each as often as it stands there; a Chinese character is a word."""
-    a, b = (Counter(TOKEN.findall(t.lower())) for t in (text, reference))
-    shared = (a & b).total()
-    return 2 * shared / max(a.total() + b.total(), 1)
-
-
-def equations_agree(text: str, reference: str) -> float | None:
-    """How far the equations of a text are those of its reference, 0 to 1; None when neither has any."""
-    said, wanted = find_equations(text), find_equations(reference)
-    if not said and not wanted:
-        return None
-    if any(e.balanced is False for e in said) or not wanted:
-        return 0.0
-    right = [max((1.0 if e.same(w) else HALF if e.species == w.species else 0.0 for e in said), default=0.0) for w in wanted]
-    return sum(right) / len(wanted)
 
 
 def contradiction(text: str, reference: str, cards: Sequence[str]) -> str:

@@ -80,8 +80,8 @@ class Comparison:
 def compare(first: Tally, second: Tally, seed: int = 0, draws: int = DRAWS) -> Comparison:
     """Paired comparison of a metric of two files over the same experiments.
 
-    The interval is a paired bootstrap's (Koehn 2004); p is that of approximate randomisation (Riezler and Maxwell 2005): how often
-    the two differ as much when each experiment's results change sides by chance.
+    The interval is a paired bootstrap's (Koehn 2004); p is that of approximate randomisation (Riezler and Maxwell 2005): how
+    often the two differ as much when each experiment's results change sides by chance.
 
     Raises:
         ExpStarError: the two are of other experiments.

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import itertools
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pysubs2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from expstar_utils import quickstart
 from expstar_utils.datasets import Case
-from expstar_utils.export import LINE_CHARACTERS, document, markdown, subtitles, write_commentary
-from expstar_utils.files import read_json
-from expstar_utils.records import Prediction, VirtualClip, format_time
+from expstar_utils.export import LINE_CHARACTERS, document, main, markdown, subtitles, write_commentary
+from expstar_utils.files import read_json, write_json
+from expstar_utils.inference import Settings
+from expstar_utils.media import probe
+from expstar_utils.records import ExpStarError, Prediction, VirtualClip, format_time
 
 STEPS = [(0.0, 4.25, ["The jar is opened.", "一氧化碳从导管排出" * 6], ["2CO + O2 → 2CO2"], ["Work in a fume hood."]),
          (4.25, 9.5, ["The gas burns with a pale blue flame that can hardly be seen in a bright room."], [], []),
@@ -39,10 +44,6 @@ def made(steps=STEPS, title="A gas burns", **data) -> dict:
     return document(title, "a.mp4", cases, [prediction(c.step_number, *step[2:], **data) for c, step in zip(cases, steps)])
 
 
-def squeezed(text: str) -> str:
-    return re.sub(r"\s|\\N", "", text)
-
-
 # The document
 
 def test_document_holds_what_was_said_and_where_it_comes_from():
@@ -59,43 +60,29 @@ def test_prediction_too_few_is_an_error_not_a_shorter_page():
         document("t", "a.mp4", [case(1, 0, 1), case(2, 1, 2)], [prediction(1, ["a"], [], [])])
 
 
+def test_document_names_its_language_and_refuses_steps_that_are_files_of_their_own():
+    assert made()["language"] == "en"
+    assert made(settings={"verdict_threshold": 0.5, "language": "zh"})["language"] == "zh"
+    cut = case(1, 0, 1).model_copy(update={"clip": "a_step_1.mp4"})
+    with pytest.raises(ExpStarError, match="a_step_1.mp4, expected a stretch"):
+        document("t", "a.mp4", [cut], [prediction(1, ["a"], [], [])])
+
+
 # Subtitles
 
 @pytest.mark.parametrize("suffix", ["srt", "vtt"])
-def test_subtitles_read_back_with_every_note_inside_its_step(suffix, tmp_path):
+def test_subtitle_files_read_back_inside_their_steps(suffix, tmp_path):
     doc = made()
     write_commentary(tmp_path, doc)
     lines = list(pysubs2.load(str(tmp_path / f"commentary.{suffix}")))
-    notes = [(step, note) for step in doc["steps"] for note in (
-        *step["narration"], *(f"Principle: {x}" for x in step["principle"]), *(f"Safety: {x}" for x in step["safety"]))]
-    assert len(lines) == len(notes)
-    for line, (step, note) in zip(lines, notes):
-        assert step["start_s"] * 1000 - 1 <= line.start < line.end <= step["end_s"] * 1000 + 1
-        readable = note.translate(str.maketrans("<>{}\\", "＜＞()/"))
-        assert squeezed(line.text) == squeezed(readable), "no word is lost, whatever stands between brackets"
+    assert [(e.start, e.end, e.plaintext) for e in lines] == [(e.start, e.end, e.plaintext) for e in subtitles(doc)]
+    assert len(lines) > 3
+    starts = [*(step["start_s"] for step in doc["steps"]), doc["steps"][-1]["end_s"]]
+    for line in lines:
+        assert any(a * 1000 - 1 <= line.start < line.end <= b * 1000 + 1 for a, b in itertools.pairwise(starts))
         assert all(len(shown) <= LINE_CHARACTERS for shown in line.plaintext.split("\n"))
     for one, next_one in itertools.pairwise(lines):
         assert one.end <= next_one.start
-    for step in doc["steps"]:
-        own = [line for line, (owner, _) in zip(lines, notes) if owner is step]
-        assert (own[0].start, own[-1].end) == (round(step["start_s"] * 1000), round(step["end_s"] * 1000))
-
-
-@given(st.lists(st.text("abc 一<>&{}", min_size=1, max_size=80).filter(lambda s: s.strip()), min_size=1, max_size=6),
-       st.floats(0, 1000), st.floats(1, 60))
-def test_times_increase_and_longer_notes_stay_longer(notes, start_s, length_s):
-    doc = {"steps": [{"narration": notes, "principle": [], "safety": [], "start_s": start_s, "end_s": start_s + length_s}]}
-    lines = list(subtitles(doc))
-    assert [line.start for line in lines] == sorted(line.start for line in lines)
-    for one, next_one in itertools.pairwise(lines):
-        assert one.end == next_one.start
-    assert abs(lines[-1].end / 1000 - (start_s + length_s)) < 0.002
-    longest = max(range(len(notes)), key=lambda i: len(notes[i]))
-    assert lines[longest].duration >= max(line.duration for line in lines) - 1
-
-
-def test_step_in_which_nothing_was_said_has_no_subtitle():
-    assert len(subtitles(made([(0, 1, [], [], []), (1, 2, ["a"], [], [])]))) == 1
 
 
 # Markdown
@@ -146,12 +133,111 @@ def test_page_names_steps_times_and_only_the_passages_that_were_used():
     assert "Sources" not in markdown(made(relevant_ids=[]))
 
 
-def test_four_files_are_written_and_the_json_is_the_document(tmp_path):
+def test_five_files_are_written_and_the_json_is_the_document(tmp_path):
     doc = made()
-    paths = write_commentary(tmp_path / "out 'x'", doc)
-    assert [p.name for p in paths] == ["commentary.json", "commentary.md", "commentary.srt", "commentary.vtt"]
+    folder = tmp_path / "出 'x' \"y\" .." / "b c"
+    paths = write_commentary(folder, doc)
+    assert [p.name for p in paths] == [f"commentary.{suffix}" for suffix in ("json", "md", "srt", "vtt", "html")]
     assert read_json(paths[0]) == doc
     assert paths[1].read_text(encoding="utf8") == markdown(doc)
     before = [p.read_bytes() for p in paths]
-    assert [p.read_bytes() for p in write_commentary(tmp_path / "out 'x'", doc)] == before
-    assert len(pysubs2.load(str(paths[2]))) == len(subtitles(doc))
+    assert [p.read_bytes() for p in write_commentary(folder, doc)] == before
+    assert sorted(folder.iterdir()) == sorted(paths)
+
+
+# Two languages
+
+CHINESE = [(0.0, 4.25, ["打开瓶子。"], ["2CO + O₂ → 2CO₂"], ["在通风橱中操作。"]), (4.25, 9.5, ["气体燃烧。"], [], []),
+           (12.0, 15.001, ["停止。"], [], ["戴护目镜。"])]
+
+
+def chinese(steps=CHINESE) -> dict:
+    return made(steps, title="燃烧", settings={"verdict_threshold": 0.5, "language": "zh"})
+
+
+def test_two_languages_give_one_json_each_and_share_the_rest(tmp_path):
+    paths = write_commentary(tmp_path, made(), chinese())
+    assert [p.name for p in paths] == ["commentary.en.json", "commentary.zh.json", *(f"commentary.{s}" for s in (
+        "md", "srt", "vtt", "html"))]
+    assert read_json(paths[1])["title"] == "燃烧"
+    page = paths[2].read_text(encoding="utf8")
+    assert page.startswith("# A gas burns / 燃烧\n\n## Step 1 / 步骤 1 (0:00:00 to 0:00:04)\n")
+    assert page.index("The jar is opened.") < page.index("打开瓶子。") < page.index("**Principle.**") < page.index("**原理：**")
+    assert "气体燃烧。" in paths[3].read_text(encoding="utf8")
+
+
+def test_two_documents_of_other_steps_are_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(ExpStarError, match="steps: found 3 and 2 in the en and the zh document"):
+        write_commentary(tmp_path, made(), chinese(CHINESE[:2]))
+    assert not list(tmp_path.iterdir())
+
+
+# The command
+
+def test_corrected_json_gives_the_files_again(tmp_path, capsys):
+    doc = made()
+    doc["steps"][1]["narration"] = ["Corrected by hand."]
+    doc["mine"] = 1
+    path = write_json(tmp_path / "in" / "commentary.json", doc)
+    assert main([str(path), "--out", str(tmp_path / "out")]) == 0
+    assert read_json(tmp_path / "out" / "commentary.json") == doc
+    for suffix in ("md", "vtt", "html"):
+        assert "Corrected by hand." in re.sub(r"\\", "", (tmp_path / "out" / f"commentary.{suffix}").read_text(encoding="utf8"))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("Left out of the captions, too fast to be read there: 2 of 7 notes.")
+    assert said[1].startswith("Written: ")
+
+
+def test_two_jsons_are_one_commentary_in_two_languages(tmp_path):
+    paths = [write_json(tmp_path / f"{doc['language']}.json", doc) for doc in (made(), chinese())]
+    assert main([*map(str, paths), "--out", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out").iterdir())) == 6
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"steps": [{"step": 1, "start_s": 2, "end_s": 1}]}, ("step 1 ends at 1 s",)), ({"steps": 3}, ("steps is 3",)),
+    ({"title": None}, ("title is None",)), ({"steps": [{"step": 1, "start_s": -1, "end_s": 1}]}, ("start_s is -1",))])
+def test_json_that_is_no_commentary_is_named_in_one_sentence(change, words, tmp_path, capsys):
+    path = write_json(tmp_path / "commentary.json", made() | change)
+    assert main([str(path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert all(word in said for word in (f"expstar: {path}", *words))
+
+
+@pytest.mark.parametrize(("options", "words"), [(["--burn"], "a.mp4: no such file"), (["--speak"], "voice: found none"),
+                                                (["x.json", "y.json"], "found 3 files")])
+def test_what_cannot_be_done_is_said_in_one_sentence(options, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("expstar_utils.publishing.voices._piper", lambda: None)
+    monkeypatch.setattr("expstar_utils.publishing.voices._espeak", lambda language: None)
+    path = write_json(tmp_path / "commentary.json", made())
+    assert main([str(path), *options]) == 2
+    assert words in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["commentary.json"]
+
+
+def test_video_is_written_where_it_is_asked_for(tmp_path):
+    sample = Path(__file__).parents[1] / "data" / "sample" / "burning_a_gas.mp4"
+    doc = made(STEPS[:2]) | {"video": str(sample)}
+    path = write_json(tmp_path / "commentary.json", doc)
+    assert main([str(path), "--track", "--link"]) == 0
+    assert probe(tmp_path / "commentary.mp4").duration_s == pytest.approx(probe(sample).duration_s, abs=0.05)
+    assert "base64" not in re.search(r'<video[^>]*? src="([^"]*)"', (tmp_path / "commentary.html").read_text(encoding="utf8"))[1]
+
+
+# Asking a model for another language
+
+def test_model_that_writes_no_chinese_is_told_from_one_that_does(monkeypatch):
+    writer = SimpleNamespace(settings=Settings())
+    def comment_video(writer, info, title, subject, steps, setting):
+        lines = {"en": ["It burns."], "zh": [written]}[writer.settings.language]
+        settings = {"verdict_threshold": 0.5, "language": writer.settings.language}
+        return [case(1, 0, 4)], [prediction(1, lines, [], [], settings=settings)]
+    monkeypatch.setattr(quickstart, "comment_video", comment_video)
+    info, setting = SimpleNamespace(path="a.mp4"), SimpleNamespace(base="some model")
+    written = "气体燃烧。"
+    docs = quickstart.documents(writer, info, "t", "", [], setting, ("en", "zh"))
+    assert [(doc["language"], doc["steps"][0]["narration"]) for doc in docs] == [("en", ["It burns."]), ("zh", ["气体燃烧。"])]
+    written = "It burns."
+    with pytest.raises(ExpStarError, match="'some model', wrote no Chinese"):
+        quickstart.documents(writer, info, "t", "", [], setting, ("zh",))

@@ -28,18 +28,20 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"media", "prompts", "profiles", "weights", "runlog", "chat"},
     {"clips", "mini", "pairs", "cutting", "datasets", "encoding", "models", "miniatures", "knowledge", "decoding",
      "listening", "speech", "annotate", "packing", "equations", "adapters", "features",
-     "siblings", "augmentation", "passages", "sources", "shards", "nearest",
+     "siblings", "differences", "ratings", "significance", "augmentation", "passages", "sources", "shards", "nearest",
      "ranking", "frozen"},
     {"attention", "scoring", "batches", "captions", "lent_tower", "choices", "unclear", "evaclip", "viclip", "tower", "encoders",
      "vectors", "searches", "retrieval", "grading", "annotators", "completion"},
     {"corpus", "tabular", "tower_training", "connector_training", "training", "inference", "rewards", "metrics"},
     {"candidates", "preferences", "served"},
     {"serving", "compared", "launching"},
-    {"export", "figures", "widgets", "card"},
+    {"publishing"},
+    {"export", "figures", "inspector", "card"},
     {"quickstart"},
 )
 IMPORT_NAMES = {"beautifulsoup4": "bs4", "faiss-cpu": "faiss", "markdown-it-py": "markdown_it", "open-clip-torch": "open_clip",
-                "openai-whisper": "whisper", "opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml",
+                "openai-whisper": "whisper", "opencv-python-headless": "cv2", "pillow": "PIL", "piper-tts": "piper",
+                "pyyaml": "yaml", "fonttools": "fontTools",
                 "scikit-learn": "sklearn"}
 NEEDED_BY = {  # not imported by us, but nothing would run without it
     "accelerate": "transformers' Trainer",

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from expstar_utils.metrics import (
     auc,
+    best_tau,
     f1_scores,
     fact_right,
     fact_rows,
+    gate_curve,
     judged,
     load_truth,
     normalize,
@@ -26,7 +28,7 @@ from expstar_utils.metrics import (
 from expstar_utils.mini.build import facts, fill
 from expstar_utils.mini.family import load_family
 from expstar_utils.prompts import Commentary, build
-from expstar_utils.records import Prediction
+from expstar_utils.records import ExpStarError, Prediction
 
 MINI = Path(__file__).parents[1] / "data" / "mini"
 words = st.text("abc1", min_size=1, max_size=4)
@@ -199,3 +201,36 @@ def test_truth_is_found_by_experiment_and_step(tmp_path):
     rows = [{"experiment": "a/一", "step": 1, "n": 1}, {"experiment": "a/一", "step": 2, "n": 2}]
     (tmp_path / "truth.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf8")
     assert {key: row["n"] for key, row in load_truth(tmp_path / "truth.jsonl").items()} == {("a/一", 1): 1, ("a/一", 2): 2}
+
+
+def step(prob: float, answer: str, safety: bool = False, **settings) -> Prediction:
+    """A step that says "A flame." and, when it looks something up, one note more; its reference has the note "It is hot."."""
+    said = Commentary(narration=("A flame.",), safety=(answer,) if answer else ())
+    wanted = Commentary(narration=("A flame.",), safety=("It is hot.",) if safety else ())
+    rounds = [{"role": "assistant", "content": "<Narration>\nA flame.\n[Retrieval]"}]
+    return written(said, wanted, retrieval_prob=prob, rounds=rounds, settings={"knowledge": "always"} | settings)
+
+
+def test_gate_curve_weighs_what_is_found_against_what_is_disturbed():
+    steps = [step(0.9, "It is hot.", safety=True), step(0.6, "It is hot.", safety=True), step(0.2, "Wear gloves and goggles.")]
+    curve = {point["tau"]: point for point in gate_curve(steps)}
+    assert [curve[t]["rate"] for t in (0.1, 0.5, 0.7, 0.95)] == [1, pytest.approx(2 / 3), pytest.approx(1 / 3), 0]
+    assert curve[0.5]["quality"] == 1
+    assert curve[0.1]["quality"] < 1 > curve[0.7]["quality"] > curve[0.95]["quality"]
+    assert 0.2 <= best_tau(list(curve.values())) < 0.6
+    assert best_tau(list(curve.values())) == pytest.approx(0.4, abs=0.02)
+
+
+def test_gate_curve_needs_predictions_that_always_look_up():
+    with pytest.raises(ExpStarError, match="found predictions made with knowledge='adaptive', expected 'always'"):
+        gate_curve([step(0.9, "", knowledge="adaptive")])
+
+
+def test_report_counts_safety_notes_that_are_missing_and_that_nobody_needs():
+    steps = [step(0.9, "It is hot.", safety=True), step(0.9, "", safety=True), step(0.9, "Mind the gap."), step(0.9, ""),
+             step(0.9, "")]
+    for one in steps:
+        one.evaluation_data["is_retrieval"] = True
+    found = report(steps, [{"gold": [], "facts": [], "subject": "optics"}] * 5)
+    assert found["safety_missing"] == 0.5
+    assert found["safety_unneeded"] == pytest.approx(1 / 3)

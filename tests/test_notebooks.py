@@ -266,7 +266,7 @@ def test_quickstart_writes_commentary(tmp_path):
     execute("00_quickstart", tmp_path, run_dir=str(tmp_path / "demo"), smoke=True)
     document = read_json(tmp_path / "demo" / "commentary.json")
     assert len(document["steps"]) >= 3
-    for kind in ("md", "srt", "vtt"):
+    for kind in ("md", "srt", "vtt", "html"):
         assert (tmp_path / "demo" / f"commentary.{kind}").stat().st_size > 100
 
 

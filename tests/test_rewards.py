@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from expstar_utils.datasets import Case
+from expstar_utils.differences import word_f1
+from expstar_utils.equations import equations_agree
 from expstar_utils.profiles import RewardWeights
-from expstar_utils.rewards import agreements, contradiction, equations_agree, rewards, word_f1
+from expstar_utils.rewards import agreements, contradiction, rewards
 
 BURNING = Case(id="c_1", experiment="chemistry/1", subject="chemistry", title="Burning a Gas", step_number=2, clip="a.mp4",
                summary="", narration=["The gas burns with a blue flame."],

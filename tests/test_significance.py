@@ -1,4 +1,4 @@
-"""Intervals cover what they promise, wider where rows of one experiment are alike; the test finds what is there, and only that."""
+"""Intervals cover what they promise, wider where rows of one experiment are alike; a test finds what is there and no more."""
 
 from __future__ import annotations
 

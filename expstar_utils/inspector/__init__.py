@@ -1,0 +1,1 @@
+"""The case inspector: what is known of each case, and the widgets that show it."""

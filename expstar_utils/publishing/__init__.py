@@ -1,0 +1,1 @@
+"""Commentary as people read, watch and hear it: page, subtitles, captioned and spoken films."""
