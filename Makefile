@@ -29,7 +29,7 @@ demo: .venv/installed  ## a video becomes commentary: make demo VIDEO=my.mp4 TIT
 	@$(BIN)/python -m expstar_utils.quickstart "$$VIDEO" "$$TITLE" $(EXPORT)
 
 test: .venv/installed-test  ## every test, and every notebook at smoke size
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""First metrics: form, facts (the truth of Mini is known), the gate, the verdicts, and text overlap."""
+"""What is true of predictions: form, facts (Mini's truth is known), equations, the gate, the verdicts, safety, citations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from expstar_utils.differences import word_f1
+from expstar_utils.differences import word_f1, words
+from expstar_utils.equations import equations_agree, find_equations
 from expstar_utils.prompts import RETRIEVAL, parse
 from expstar_utils.records import ExpStarError, Prediction
 
@@ -55,8 +56,8 @@ def rate(rows: Sequence[dict[str, Any]], **wanted: Any) -> float:
     return share([row["right"] for row in rows if fits(row)])
 
 
-def share(values: Sequence[bool]) -> float:
-    """Share of true ones, 0 to 1; NaN where there is none to ask."""
+def share(values: Sequence[float]) -> float:
+    """Mean of values, the share of true ones; NaN where there is none to ask."""
     return float(np.mean(values)) if values else float("nan")
 
 
@@ -116,6 +117,31 @@ def best_tau(curve: Sequence[dict[str, float]], within: float = 1e-3) -> float:
     return good[len(good) // 2]
 
 
+def calibration_error(probabilities: Sequence[float], labels: Sequence[bool], bins: int = 10) -> float:
+    """Expected calibration error: distance of probabilities to the share of positives in their bin, 0 to 1 (Guo et al. 2017)."""
+    probs, true = np.asarray(probabilities, float), np.asarray(labels, float)
+    if not len(probs):
+        return float("nan")
+    place = np.minimum((probs * bins).astype(int), bins - 1)
+    return float(sum(abs(probs[place == b].sum() - true[place == b].sum()) for b in range(bins)) / len(probs))
+
+
+def repetition(text: str, n: int = 4) -> float:
+    """Share of a text's n-grams of words that stood in it before, 0 to 1."""
+    found = [word.lower() for word, _ in words(text)]
+    grams = [tuple(found[i:i + n]) for i in range(len(found) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def equation_shares(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Of the equations that are written, those that balance (chempy); of the references' equations, those that are written."""
+    written = [equation for p in predictions for equation in find_equations(p.response)]
+    known = [balanced for equation in written if (balanced := equation.balanced) is not None]
+    agreed = [right for p in predictions if find_equations(p.labels)
+              and (right := equations_agree(p.response, p.labels)) is not None]
+    return {"equations_balanced": share(known), "equations_right": share([right == 1 for right in agreed])}
+
+
 def report(predictions: Sequence[Prediction], truths: Sequence[dict[str, Any]]) -> dict[str, float]:
     """All first metrics of one prediction file."""
     import sacrebleu
@@ -141,6 +167,11 @@ def report(predictions: Sequence[Prediction], truths: Sequence[dict[str, Any]]) 
         "retrieval_rate": float(np.mean([p.evaluation_data["is_retrieval"] for p in predictions])),
         "verdict_f1": verdicts["f1"], "verdict_precision": verdicts["precision"], "verdict_recall": verdicts["recall"],
         "gold_cited": share(cited),
+        "citation_precision": share([i in t["gold"] for r, t in zip(relevant, truths, strict=True) for i in r]),
+        "gate_ece": calibration_error([p.evaluation_data["retrieval_prob"] for p in predictions], needs),
+        **equation_shares(predictions),
+        "words": share([len(words(p.response)) for p in predictions]),
+        "repetition": share([repetition(p.response) for p in predictions]),
         "bleu": sacrebleu.corpus_bleu([p.response for p in predictions], [[p.labels for p in predictions]]).score,
     }
 

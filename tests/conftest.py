@@ -1,11 +1,18 @@
 """Fixtures of several test files."""
 
+import os
+
 import pytest
 import torch
 from endpoint import endpoints
 from small_runs import noise_clips
 
 from expstar_utils.miniatures import MINIATURES
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the cores have a process each
+    import ctranslate2  # noqa: F401  (reads the variable when it is loaded: what Whisper hears hangs on its threads)
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="module", params=MINIATURES)

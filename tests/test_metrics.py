@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from expstar_utils.metrics import (
     auc,
     best_tau,
+    calibration_error,
+    equation_shares,
     f1_scores,
     fact_right,
     fact_rows,
@@ -21,6 +23,7 @@ from expstar_utils.metrics import (
     load_truth,
     normalize,
     rate,
+    repetition,
     report,
     says,
     threshold_curve,
@@ -234,3 +237,32 @@ def test_report_counts_safety_notes_that_are_missing_and_that_nobody_needs():
     found = report(steps, [{"gold": [], "facts": [], "subject": "optics"}] * 5)
     assert found["safety_missing"] == 0.5
     assert found["safety_unneeded"] == pytest.approx(1 / 3)
+
+
+def test_calibration_error_of_hand_made_probabilities():
+    assert calibration_error([1.0, 1.0, 0.0], [True, True, False]) == 0
+    assert calibration_error([0.75] * 4, [True, True, True, False]) == pytest.approx(0)
+    assert calibration_error([0.9, 0.9], [True, False]) == pytest.approx(0.4)
+    assert math.isnan(calibration_error([], []))
+
+
+def test_repetition_is_the_share_of_word_sequences_that_came_before():
+    assert repetition("a b c d") == repetition("") == repetition("a b") == 0
+    assert repetition("a b c d a b c d") == pytest.approx(1 / 5)
+    assert repetition("Glow glow glow glow glow glow") == pytest.approx(2 / 3)
+
+
+def test_equations_are_weighed_by_their_atoms():
+    def pair(said: str, wanted: str) -> Prediction:
+        return written(Commentary(principle=(said,) if said else ()), Commentary(principle=(wanted,) if wanted else ()))
+    right, wrong, none = "2CO + O2 → 2CO2", "CO + O2 → CO2", "It glows."
+    assert equation_shares([pair(right, right), pair(wrong, right), pair(none, right), pair(none, none)]) == {
+        "equations_balanced": 0.5, "equations_right": pytest.approx(1 / 3)}
+    assert math.isnan(equation_shares([pair(none, none)])["equations_balanced"])
+
+
+def test_citation_precision_counts_passages_that_were_written_from():
+    steps = [step(0.9, "It is hot.", safety=True), step(0.9, "It is hot.", safety=True)]
+    for one, cited in zip(steps, (["a", "b"], ["c"]), strict=True):
+        one.evaluation_data |= {"is_retrieval": True, "relevant_ids": cited}
+    assert report(steps, [{"gold": ["a"], "facts": [], "subject": "optics"}] * 2)["citation_precision"] == pytest.approx(1 / 3)

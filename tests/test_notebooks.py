@@ -35,6 +35,7 @@ CHAIN = {
     "04b_train_dpo": {"adapter": str(SHIPPED / "adapter")},  # what two steps of SFT leave writes nothing to choose from
     "05_infer": {"split": "test"},
     "06_evaluate": {},
+    "08_case_inspector": {},
 }
 
 
@@ -268,6 +269,21 @@ def test_quickstart_writes_commentary(tmp_path):
     assert len(document["steps"]) >= 3
     for kind in ("md", "srt", "vtt", "html"):
         assert (tmp_path / "demo" / f"commentary.{kind}").stat().st_size > 100
+
+
+DEMO = ROOT.parent / "shared" / "expstar_demo"
+
+
+@pytest.mark.skipif(not DEMO.is_dir(), reason="../shared/expstar_demo is absent: the published demo files")
+@pytest.mark.parametrize("name", ["7eval", "6Expstar_result"])
+def test_published_files_are_evaluated_as_they_are(tmp_path, name):
+    execute("06_evaluate", tmp_path, run_dir=str(tmp_path), predictions=str(DEMO / name), text_metrics="bleu meteor rouge cider")
+    metrics = read_json(tmp_path / "6_metrics/metrics.json")["metrics"]
+    [report] = metrics["text"].values()
+    assert report["lines"][0]["rows"] >= 1
+    assert {"BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr"} <= set(report["signatures"])
+    assert metrics["ablations"] == []
+    assert len(list((tmp_path / "6_metrics").glob("*.tex"))) == 2
 
 
 def answers(messages):
