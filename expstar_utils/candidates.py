@@ -62,7 +62,7 @@ def sample_candidates(commentator: Commentator, cases: Sequence[Case], root: Pat
             for case, previous in part:
                 step = Step(case, previous, clip_frames(case.clip, root, fps=fps, max_frames=max_frames, size_px=frame_size))
                 step.state = commentator.read(step)
-                rows += [dataclasses.replace(step, passages=[], relevance=[], chosen=[]) for _ in range(count)]
+                rows += [dataclasses.replace(step, passages=[], verdicts=[], relevance=[], chosen=[]) for _ in range(count)]
             commentator.settings = dataclasses.replace(settings, seed=int.from_bytes(digest[:4], "big"))
             try:
                 predictions = commentator.comment(rows)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -14,7 +12,8 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from expstar_utils import prompts as tags
 from expstar_utils.clips import clip_frames
-from expstar_utils.datasets import Case, Language, by_experiment, previous_texts
+from expstar_utils.datasets import Case, by_experiment, previous_texts
+from expstar_utils.decisions import Settings, retrieval_prob, with_ranks
 from expstar_utils.decoding import Decoder, State
 from expstar_utils.encoding import between_turns, encode_prefix, text_ids
 from expstar_utils.files import append_jsonl, read_jsonl
@@ -25,50 +24,7 @@ from expstar_utils.prompts import Prompts
 from expstar_utils.records import ExpStarError, Passage, Prediction
 
 Doubt = Callable[[Case, list[str]], bool]
-Knowledge = Literal["adaptive", "always", "never"]
-History = Literal["free", "teacher"]
-Verdicts = Literal["each", "joint", "none"]
 Find = Callable[[Case, np.ndarray, int], list[Passage]]
-
-
-def retrieval_prob(logp_yes: float, logp_no: float) -> float:
-    """Probability of asking for knowledge (or of a passage being relevant), from the two control strings.
-
-    Args:
-        logp_yes, logp_no: log-probability of each string after the same prefix, nats, summed over its tokens, <= 0.
-
-    Returns:
-        float in [0, 1], increasing in logp_yes and decreasing in logp_no.
-    """
-    margin = logp_yes - logp_no
-    return 1 / (1 + math.exp(-margin)) if margin >= 0 else math.exp(margin) / (1 + math.exp(margin))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the model is used.
-
-    tau: retrieve when the probability is above it. knowledge: adaptive, or always / never look up. passages: how many
-    are judged. verdicts: on each passage in a branch of its own, one on all of them together, or none (the first ones count as
-    relevant). shown: at most so many relevant ones are written from, or all where they were judged together.
-    verdict_threshold: relevant above it. history: "free" feeds the model's own narration forward, "teacher" the reference's.
-    language: of what is written. blank: grey frames (ablation). weights: hash of the adapter, so that predictions of two are not
-    mixed.
-    """
-
-    tau: float = 0.5
-    knowledge: Knowledge = "adaptive"
-    passages: int = 8
-    shown: int = 2
-    verdict_threshold: float = 0.5
-    verdicts: Verdicts = "each"
-    history: History = "free"
-    language: Language = "en"
-    max_new_tokens: int = 160
-    temperature: float = 0.0
-    seed: int = 0
-    blank: bool = False
-    weights: str = ""
 
 
 @dataclass
@@ -84,6 +40,7 @@ class Step:
     prob: float = 0.0
     retrieve: bool = False
     passages: list[Passage] = field(default_factory=list)
+    verdicts: list[float] = field(default_factory=list)  # the model's, by themselves
     relevance: list[float] = field(default_factory=list)
     chosen: list[int] = field(default_factory=list)  # positions of the passages that the answer is written from
     answer: str = ""
@@ -170,8 +127,7 @@ class Commentator:
         turns = {"each": [[text] for text in texts], "joint": [texts] if texts else [], "none": []}[self.settings.verdicts]
         asked = [self._turn(turn) for turn in turns]
         branches, scores = self.decoder.judge([step.state] * len(turns), asked, [self.good, self.bad])
-        probs = [retrieval_prob(*pair) for pair in scores]
-        step.relevance = probs if self.settings.verdicts == "each" else (probs or [1.0]) * len(texts)
+        take_verdicts(step, [retrieval_prob(*pair) for pair in scores], self.settings)
         return branches
 
     def _turn(self, texts: list[str]) -> list[int]:
@@ -194,6 +150,12 @@ class Commentator:
             _, written = self._decode(states, turn=1)
             for step, tokens in zip(steps, written, strict=True):
                 step.answer = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def take_verdicts(step: Step, probs: list[float], settings: Settings) -> None:
+    """Note the verdicts on a step's passages, and how relevant each is then; one verdict, or none, holds for all of them."""
+    step.verdicts = probs if settings.verdicts == "each" else (probs or [1.0]) * len(step.passages)
+    step.relevance = with_ranks(step.verdicts, settings.rank_weight) if settings.verdicts == "each" else step.verdicts
 
 
 def choose(step: Step, settings: Settings) -> None:
@@ -219,6 +181,7 @@ def prediction_of(step: Step, prompts: Prompts, settings: Settings) -> Predictio
         "passage_ids": [p.id for p in step.passages], "relevant_ids": [p.id for p in relevant],
         "passage_titles": [p.title for p in step.passages],
         "relevance": [round(float(p), 4) for p in step.relevance], "retrieval_prob": round(step.prob, 4),
+        "verdicts": [round(float(p), 4) for p in step.verdicts],
         "unclear": step.unclear,
         "frame_times_s": np.round(step.frames.times_s, 3).tolist(), "settings": asdict(settings),
     }

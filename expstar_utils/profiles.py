@@ -144,6 +144,7 @@ class Profile(BaseModel):
     passages: int = Field(8, ge=1)
     tau: float = Field(0.5, ge=0, le=1)
     verdict_threshold: float = Field(0.5, ge=0, le=1)
+    rank_weight: float = Field(0.0, ge=0)
     doubt: int = Field(0, ge=0)
     shown: int = Field(2, ge=1)
     max_new_tokens: int = Field(ge=1)

@@ -53,8 +53,8 @@ def commentator(setting: Profile, seed: int = 42) -> inference.Commentator:
     adapter = models.SHIPPED / "adapter" if setting.base == models.TINY else None
     model, processor = models.load(setting.base, adapter, dtype, attention=setting.attention)
     retriever = retrieval.open_retriever(setting)
-    how = inference.Settings(tau=setting.tau, verdict_threshold=setting.verdict_threshold, passages=setting.passages,
-                             shown=setting.shown, max_new_tokens=setting.max_new_tokens, seed=seed)
+    how = inference.Settings.of(setting, seed=seed)
+
     def misread(case: Case, lines: list[str]) -> bool:
         """Whether what was narrated belongs to another subject than the title."""
         return case.subject not in retrieval.subjects_near(" ".join(lines), setting.doubt)

@@ -25,7 +25,7 @@ from expstar_utils import prompts as tags
 from expstar_utils.clips import clip_frames
 from expstar_utils.datasets import Case, by_experiment
 from expstar_utils.files import append_jsonl, read_jsonl
-from expstar_utils.inference import Find, Settings, Step, check_settings, choose, history_of, prediction_of
+from expstar_utils.inference import Find, Settings, Step, check_settings, choose, history_of, prediction_of, take_verdicts
 from expstar_utils.media import Frames
 from expstar_utils.prompts import VIDEO, Prompts
 from expstar_utils.records import ExpStarError, Message, Prediction, Problem
@@ -179,8 +179,7 @@ class ServedCommentator:
         turns = {"each": [[text] for text in texts], "joint": [texts] if texts else [], "none": []}[self.settings.verdicts]
         asked = [[*opened, self.prompts.passages(turn)] for turn in turns]
         replies = await asyncio.gather(*(self.ask(messages, frames, VERDICT_TOKENS) for messages in asked))
-        probs = [decided(reply, tags.RELEVANT, tags.IRRELEVANT) or 0.0 for reply in replies]
-        step.relevance = probs if self.settings.verdicts == "each" else (probs or [1.0]) * len(texts)
+        take_verdicts(step, [decided(reply, tags.RELEVANT, tags.IRRELEVANT) or 0.0 for reply in replies], self.settings)
 
     async def ask(self, messages: Sequence[Message], frames: Frames, max_tokens: int) -> Reply:
         """One completion; an answer that cannot be read is asked for again.

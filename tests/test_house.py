@@ -26,7 +26,7 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"records"},
     {"files"},
     {"media", "prompts", "profiles", "weights", "runlog", "chat"},
-    {"clips", "mini", "pairs", "cutting", "datasets", "encoding", "models", "miniatures", "knowledge", "decoding",
+    {"clips", "mini", "pairs", "cutting", "datasets", "encoding", "models", "miniatures", "knowledge", "decoding", "decisions",
      "listening", "speech", "annotate", "packing", "equations", "adapters", "features",
      "siblings", "differences", "ratings", "significance", "augmentation", "passages", "sources", "shards", "nearest",
      "ranking", "frozen"},

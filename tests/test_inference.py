@@ -1,5 +1,7 @@
 """Adaptive inference: the gate, isolated verdicts, what a prediction records, and runs that go on where they stopped."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -413,3 +415,15 @@ def test_language_changes_the_system_message_alone():
     assert english == load_prompts().prefix("chemistry", "Flames", [])
     assert chinese[0].content == english[0].content + " Write in Chinese, under the same English tags."
     assert chinese[1] == english[1]
+
+
+def test_a_rank_weighs_where_verdicts_cannot_tell():
+    """At weight 0 verdicts stand; with it, of two alike the better ranked wins, and a clear verdict still beats a rank."""
+    from expstar_utils.decisions import with_ranks
+    assert with_ranks([0.3, 0.9, 0.0, 1.0], 0.0) == pytest.approx([0.3, 0.9, 0.0, 1.0])
+    first, second, third = with_ranks([0.9, 0.9001, 0.999], 0.6)
+    assert first == pytest.approx(0.9)
+    assert third > first > second
+    odds = 0.9001 / (1 - 0.9001) * math.exp(-0.6)
+    assert second == pytest.approx(odds / (1 + odds))
+    assert with_ranks([], 1.0) == []
