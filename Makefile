@@ -56,10 +56,11 @@ reproduce: mini  ## the whole chain on tiny, from rendering to metrics
 	$(PAPERMILL) notebooks/05_infer.ipynb $(RUN)/notebooks/05-unseen.ipynb -p run_dir $(RUN) -p split test_unseen
 	$(PAPERMILL) notebooks/05_infer.ipynb $(RUN)/notebooks/05-unseen-never.ipynb -p run_dir $(RUN) -p split test_unseen -p knowledge never
 	$(PAPERMILL) notebooks/06_evaluate.ipynb $(RUN)/notebooks/06.ipynb -p run_dir $(RUN)
+	$(PAPERMILL) notebooks/07_paper_figures.ipynb $(RUN)/notebooks/07.ipynb -p run_dir $(RUN)
 
 ship: .venv/installed  ## put the weights of $(RUN) where `make demo` takes them, with their card
 	$(BIN)/python -m expstar_utils.card $(RUN)
 
-figures: .venv/installed  ## the metrics table again, from the predictions that are there
+figures: .venv/installed  ## every figure and table of the paper and of $(RUN), into figures/
 	mkdir -p $(RUN)/notebooks
-	$(PAPERMILL) notebooks/06_evaluate.ipynb $(RUN)/notebooks/06.ipynb -p run_dir $(RUN)
+	$(PAPERMILL) notebooks/07_paper_figures.ipynb $(RUN)/notebooks/07.ipynb -p run_dir $(RUN)

@@ -33,7 +33,7 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"attention", "scoring", "batches", "captions", "lent_tower", "choices", "unclear", "evaclip", "viclip", "tower", "encoders",
      "vectors", "searches", "retrieval", "grading", "annotators", "completion"},
     {"corpus", "tabular", "tower_training", "connector_training", "training", "inference", "rewards", "metrics"},
-    {"evaluation", "bertscore", "text_metrics", "wordnet", "evaluation_rows", "result_tables"},
+    {"evaluation", "bertscore", "text_metrics", "wordnet", "evaluation_rows", "result_tables", "ablations"},
     {"candidates", "preferences", "served"},
     {"serving", "compared", "launching"},
     {"publishing"},

@@ -35,6 +35,7 @@ CHAIN = {
     "04b_train_dpo": {"adapter": str(SHIPPED / "adapter")},  # what two steps of SFT leave writes nothing to choose from
     "05_infer": {"split": "test"},
     "06_evaluate": {},
+    "07_paper_figures": {"kept": ""},
     "08_case_inspector": {},
 }
 

@@ -1,0 +1,1 @@
+"""Figures and tables of the paper and of a run, drawn from numbers on disk."""
