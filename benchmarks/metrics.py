@@ -100,6 +100,7 @@ def main() -> None:
     medians = in_turn({"ours": ours, "theirs": theirs}, given.runs, say)
     largest = differences(kept["ours"], kept["theirs"])
     report("metrics", medians, given.runs, rows=len(rows), groups=len(kept["theirs"]), model=TEXT_ENCODER, theirs_batch=BATCH,
+           threads=torch.get_num_threads(),
            mean_words=round(float(np.mean([len(r.reference.split()) for r in rows])), 1),
            largest_difference={k: float(f"{v:.2g}") for k, v in largest.items()})
 

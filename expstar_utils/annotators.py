@@ -7,11 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
 from pydantic import BaseModel, Field
 
 from expstar_utils.annotate import shot_changes, split_steps, topic_changes
-from expstar_utils.chat import Chat, Usage
+from expstar_utils.chat import Chat, Usage, read_sentences
 from expstar_utils.encoders import encode_texts
 from expstar_utils.knowledge import is_hazard_card
 from expstar_utils.media import probe
@@ -112,9 +111,8 @@ class ChatAnnotator:
     """
 
     def __init__(self, base_url: str, model: str, cache: Path, *, sentences: Path = SENTENCES, **more: Any):
-        said = yaml.safe_load(Path(sentences).read_text(encoding="utf8"))
-        self.instruction = said["instruction"]
-        self.chat = Chat(base_url, model, cache, said["again"], **more)
+        self.instruction, again = read_sentences(sentences)
+        self.chat = Chat(base_url, model, cache, again, **more)
 
     @property
     def usage(self) -> Usage:

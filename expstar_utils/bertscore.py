@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +20,8 @@ from expstar_utils.text_metrics import RowMeans
 
 PUBLISHED = ("microsoft/deberta-large-mnli", "roberta-large")  # the published script's choice, then the usual one
 LAYERS = {"microsoft/deberta-large-mnli": 18, "roberta-large": 17, TEXT_ENCODER: 6}  # as bert-score chose them; MiniLM's last
-ROWS_AT_ONCE = 64  # whose vectors are in memory together
 BATCH = 16 if not torch.cuda.is_available() else 128
+ROWS_AT_ONCE = 2 * BATCH  # whose vectors are in memory together
 
 
 class TokenEncoder:
@@ -71,9 +72,10 @@ class TokenEncoder:
         found: dict[tuple[int, ...], torch.Tensor] = {}
         for at in range(0, len(unique), BATCH):
             part = unique[at:at + BATCH]
-            batch = self._tokenizer.pad({"input_ids": [list(ids) for ids in part]}, return_tensors="pt").to(self._device)
-            hidden = self._model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-            found |= {ids: nn.functional.normalize(h[:len(ids)], dim=-1) for ids, h in zip(part, hidden)}
+            ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in part], True, self._tokenizer.pad_token_id or 0)
+            real = torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in part])
+            hidden = self._model(ids.to(self._device), attention_mask=real.long().to(self._device)).last_hidden_state
+            found |= {row: nn.functional.normalize(h[:len(row)], dim=-1) for row, h in zip(part, hidden)}
         return [found[tuple(ids)] for ids in rows]
 
 
@@ -112,6 +114,19 @@ def matched(written: torch.Tensor, wanted: torch.Tensor,
     return precision, recall, 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
+def _in_threads(work: Callable[[list[int]], None], blocks: Sequence[list[int]]) -> Iterator[None]:
+    """Work on blocks side by side, one thread each; a GPU takes them in turn.
+
+    Shared out by torch, these small products wait for one another beside other programs, and sums depend on the number of cores.
+    """
+    threads = 1 if torch.cuda.is_available() else torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(work, blocks)
+    finally:
+        torch.set_num_threads(threads)
+
+
 class BertScore(RowMeans):
     """BERTScore's precision, recall and F1, without IDF and baseline; columns of an unpublished model carry its name.
 
@@ -127,12 +142,15 @@ class BertScore(RowMeans):
         encoder = load_token_encoder(model or usual_model(), layers)
         written, wanted = encoder.ids(predictions), encoder.ids(references)
         scores = np.zeros((len(written), 3))
-        order = sorted(range(len(written)), key=lambda i: len(written[i]) + len(wanted[i]))
-        for at in tqdm(range(0, len(order), ROWS_AT_ONCE), desc="BERTScore", unit="block"):
-            rows = order[at:at + ROWS_AT_ONCE]
+        order = sorted(range(len(written)), key=lambda i: -len(written[i]) - len(wanted[i]))
+        blocks = [order[at:at + ROWS_AT_ONCE] for at in range(0, len(order), ROWS_AT_ONCE)]
+
+        def work(rows: list[int]) -> None:
             vectors = encoder.vectors([written[i] for i in rows] + [wanted[i] for i in rows])
             for i, left, right in zip(rows, vectors, vectors[len(rows):]):
                 scores[i] = matched(left, right, (encoder.counted(written[i]), encoder.counted(wanted[i])))
+        for _ in tqdm(_in_threads(work, blocks), desc="BERTScore", total=len(blocks), unit="block"):
+            pass
         more = "" if encoder.name in PUBLISHED else f" ({Path(encoder.name).name})"
         super().__init__({f"BERTScore-{which}{more}": found for which, found in zip(("P", "R", "F1"), scores.T)}, (
             f"model:{encoder.name}|layer:{encoder.layers}|idf:no|rescaled:no|tok:the model's, cut at {encoder.length}|"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from openai import APIError, OpenAI
 from pydantic import BaseModel, ValidationError
 
-from expstar_utils.files import describe, read_json, write_json
+from expstar_utils.files import describe, read_json, read_yaml, write_json
 from expstar_utils.records import ExpStarError
 
 A = TypeVar("A", bound=BaseModel)
@@ -106,6 +106,18 @@ class Chat:
                            "object as it was asked for; try another model, or write the file by hand")
 
 
+def read_sentences(path: Path) -> tuple[str, str]:
+    """What a model is told, `instruction` and `again`, of a YAML file.
+
+    Raises:
+        ExpStarError: it cannot be read, or a key is missing.
+    """
+    said = read_yaml(path)
+    if not isinstance(said, dict) or not all(isinstance(said.get(key), str) for key in ("instruction", "again")):
+        raise ExpStarError(f"{path}: has no text under `instruction` and `again`, expected both; add them")
+    return said["instruction"], said["again"]
+
+
 def found_in(text: str, shape: type[A]) -> A:
     """The answer, wherever in the text its JSON stands.
 
@@ -119,7 +131,7 @@ def found_in(text: str, shape: type[A]) -> A:
         return shape.model_validate(json.loads(text[start:end]))
     except ValidationError as error:
         raise ValueError(describe(error)) from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"the JSON is broken: {error}") from None
 
 

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from expstar_utils import prompts as tags
 from expstar_utils.datasets import Case
-from expstar_utils.files import describe
+from expstar_utils.files import describe, read_yaml
 from expstar_utils.inference import Commentator, Settings, Step, prediction_of
 from expstar_utils.prompts import Prompts
 from expstar_utils.records import ExpStarError, Prediction
@@ -46,12 +45,9 @@ def load_rows(path: Path | None = None) -> dict[str, ModelRow]:
         ExpStarError: no such file, or a row that is wrong; names it.
     """
     path = Path(path or DATA / "models.yaml")
-    try:
-        listed = yaml.safe_load(path.read_text(encoding="utf8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ExpStarError(f"{path}: cannot be read ({' '.join(str(error).split())[:100]}), expected rows like those of "
-                           "data/models.yaml") from None
-    rows = {}
+    listed, rows = read_yaml(path), {}
+    if not isinstance(listed, list | None):
+        raise ExpStarError(f"{path}: found no list, expected rows like those of data/models.yaml; correct it")
     for number, values in enumerate(listed or [], 1):
         try:
             row = ModelRow.model_validate(values)
@@ -100,8 +96,10 @@ def with_examples(prompts: Prompts, examples: Sequence[Case]) -> Prompts:
         return prompts
     if not prompts.example or not prompts.examples:
         raise ExpStarError("the prompts file has no `example` and `examples`, expected both for few-shot models; add them")
-    shown = "".join(prompts.example.replace("{title}", c.title).replace("{text}", c.reference()) for c in examples)
-    before = prompts.examples.replace("{examples}", shown)
+    def kept(text: str) -> str:
+        return tags.quoted(tags.filled(text, {"title": "{ title}", "subject": "{ subject}"}))  # the request has such places
+    words = [{"title": kept(c.title), "text": kept(c.reference())} for c in examples]
+    before = tags.filled(prompts.examples, {"examples": "".join(tags.filled(prompts.example, w) for w in words)})
     return prompts.model_copy(update={"request": {key: before + text for key, text in prompts.request.items()}})
 
 

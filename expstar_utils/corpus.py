@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from expstar_utils.datasets import Case
-from expstar_utils.files import inside
+from expstar_utils.files import guarded, inside
 from expstar_utils.passages import length
 from expstar_utils.records import DISCIPLINES, Problem, Sample
 
@@ -126,8 +126,9 @@ def statistics(table: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
         Columns: experiments, clips, hours, clip_s (mean), steps (mean of an experiment), step_words, narration_words (means),
         principle_words, safety_words (means where there are such), principle_rate, safety_rate (0-1).
     """
+    # notebook 02 writes it as CSV: names are guarded
     groups = [] if by is None else list(table.groupby(by))
-    return pd.DataFrame({name: _numbers(rows) for name, rows in [*groups, ("all", table)]}).T
+    return pd.DataFrame({guarded(str(name)): _numbers(rows) for name, rows in [*groups, ("all", table)]}).T
 
 
 def _numbers(rows: pd.DataFrame) -> dict[str, float]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from expstar_utils import prompts as tags
-from expstar_utils.files import read_record
+from expstar_utils.files import inside, read_record
 from expstar_utils.prompts import Prompts, section
-from expstar_utils.records import Message, Pair, Passage, Record, RetrievalResult, Sample, VirtualClip, parse_time
+from expstar_utils.records import Message, Name, Pair, Passage, Record, RetrievalResult, Sample, VirtualClip, parse_time
 
 Language = Literal["en", "zh"]
 HistoryOf = Literal["summary", "narration"]
@@ -35,7 +35,7 @@ class Case(Record):
     narration: list[str]
     principle: list[str] = []
     safety: list[str] = []
-    split: str = "train"
+    split: Name = "train"
     duration_s: float | None = None
 
     @property
@@ -94,7 +94,7 @@ def read_cases(pairs_dir: Path, language: Language = "en", first_id: int = 1, pa
     """
     numbers: dict[str, int] = {}
     for path in sorted(Path(pairs_dir).rglob("*_step_*.json"), key=_natural):
-        pair, experiment = read_record(path, Pair), path.parent.relative_to(pairs_dir)
+        pair, experiment = read_record(inside(pairs_dir, path.relative_to(pairs_dir)), Pair), path.parent.relative_to(pairs_dir)
         unit = experiment.parent.name if len(experiment.parts) > 2 else pair.subject
         number = numbers.setdefault(unit, first_id)
         numbers[unit] += 1

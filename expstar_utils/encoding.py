@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from transformers import ProcessorMixin
 from transformers.video_utils import VideoMetadata
 
 from expstar_utils.media import Frames
-from expstar_utils.prompts import IRRELEVANT, NO_RETRIEVAL, RELEVANT, RETRIEVAL, VIDEO
+from expstar_utils.prompts import CONTROLS, IRRELEVANT, NO_RETRIEVAL, RELEVANT, RETRIEVAL, SECTIONS, VIDEO, quoted
 from expstar_utils.records import ExpStarError, Message
 
 IGNORED = -100
@@ -31,6 +32,17 @@ class Encoded:
     extras: dict[str, Any]
 
 
+def plain(processor: ProcessorMixin, text: str) -> str:
+    """Text in which the tokenizer finds no special token: a blank stands behind the first sign of what would be one.
+
+    Only templates open and end turns. Special tokens of a checkpoint that are our own tags stay.
+    """
+    tokens = {t.content for t in processor.tokenizer.added_tokens_decoder.values() if t.special and len(t.content) > 1}
+    found = [t for t in tokens - {*SECTIONS, *CONTROLS} if t in text]
+    broken = "|".join(f"{re.escape(t[0])}(?={re.escape(t[1:])})" for t in sorted(found))
+    return re.sub(broken, r"\g<0> ", text) if found else text
+
+
 def render(processor: ProcessorMixin, messages: Sequence[Message], generate: bool) -> str:
     """Chat text of messages; `<video>` in a message becomes the family's video placeholder.
 
@@ -40,7 +52,7 @@ def render(processor: ProcessorMixin, messages: Sequence[Message], generate: boo
     turns = []
     for message in messages:
         before, video, after = message.content.partition(VIDEO)
-        parts = [{"type": "video"}] * bool(video) + [{"type": "text", "text": before + after}]
+        parts = [{"type": "video"}] * bool(video) + [{"type": "text", "text": plain(processor, before + after)}]
         turns.append({"role": message.role, "content": parts})
     return processor.apply_chat_template(turns, chat_template=processor.chat_template, tokenize=False,
                                          add_generation_prompt=generate)
@@ -75,7 +87,8 @@ def between_turns(processor: ProcessorMixin, message: Message, turn_end: str) ->
     """Tokens from the end of an assistant turn, over a user message, to the opening of the next answer."""
     marker = "\u2063"
     before = [Message(role="user", content="x"), Message(role="assistant", content=marker)]
-    text = render(processor, [*before, message], generate=True)
+    later = Message(role=message.role, content=message.content.replace(VIDEO, quoted(VIDEO)))  # the clip was shown before
+    text = render(processor, [*before, later], generate=True)
     return text_ids(processor, text.split(marker, 1)[1].removeprefix(turn_end))
 
 
@@ -99,7 +112,10 @@ def encode_turns(processor: ProcessorMixin, messages: Sequence[Message], turn_en
     end = text_ids(processor, turn_end)
     for message in messages:
         said = message.role == "assistant"
-        turn = text_ids(processor, message.content) + end if said else between_turns(processor, message, turn_end)
+        if said:
+            turn = text_ids(processor, plain(processor, message.content)) + end
+        else:
+            turn = between_turns(processor, message, turn_end)
         ids += turn
         labels += turn if said and message.weight else [IGNORED] * len(turn)
     return ids, labels

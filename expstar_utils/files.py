@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -11,12 +12,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+import yaml
 from pydantic import ValidationError
 
 from expstar_utils.records import ExpStarError, Record
 
 R = TypeVar("R", bound=Record)
 UNION_TAGS = ("str", "int", "float")  # pydantic names the branch of a union as if it were a field
+FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  # how a cell begins that a spreadsheet would run
+LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes, characters
+SHORT = reprlib.Repr()  # shows the beginning of a value, however large it is
+SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxlong, SHORT.maxother = 3, 20, 20, 200, 80, 200
 
 
 @contextmanager
@@ -136,7 +142,7 @@ def _mend_last_line(file: BinaryIO) -> None:
     try:
         json.loads(last)
         file.write(b"\n")
-    except ValueError:
+    except (ValueError, RecursionError):
         file.truncate(file.tell() - len(last))
 
 
@@ -152,8 +158,31 @@ def read_json(path: Path) -> Any:
         raise ExpStarError(f"{path}: no such file; run the notebook that writes it first") from None
     except OSError as error:
         raise ExpStarError(f"{path}: cannot be read ({error.strerror}), expected a JSON file; check the path") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers and nesting that Python refuses
         raise ExpStarError(f"{path}: found text that is not JSON ({error}), expected one JSON value") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file of plain values: no tags, and no aliases, by which a few lines become gigabytes.
+
+    Raises:
+        ExpStarError: missing, not UTF-8, not YAML, or with a tag or an alias in it.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Plain)  # noqa: S506  (a SafeLoader)
+    except FileNotFoundError:
+        raise ExpStarError(f"{path}: no such file, expected YAML; check the path") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ExpStarError(f"{path}: found text that cannot be read as YAML ({' '.join(str(error).split())[:200]}), expected "
+                           "plain values; correct it") from None
+
+
+class _Plain(yaml.SafeLoader):
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """The stock node; an alias is refused."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"an alias, *{self.peek_event().anchor}")
+        return super().compose_node(parent, index)
 
 
 def read_record(path: Path, kind: type[R]) -> R:
@@ -182,19 +211,19 @@ def read_jsonl(path: Path, kind: type[R]) -> Iterator[R]:
                 continue
             try:
                 yield kind.model_validate(json.loads(line.decode("utf-8-sig")))
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            except ValidationError as error:
+                raise ExpStarError(f"{path}, line {number}: {describe(error)}") from None
+            except (ValueError, RecursionError) as error:
                 if not line.endswith(b"\n"):
                     return  # torn, perhaps inside a character
                 raise ExpStarError(f"{path}, line {number}: found text that is not JSON ({error})") from None
-            except ValidationError as error:
-                raise ExpStarError(f"{path}, line {number}: {describe(error)}") from None
 
 
 def describe(error: ValidationError) -> str:
     """First fault of a pydantic error as `field is X, expected Y`."""
     fault = error.errors()[0]
     field = ".".join(str(part) for part in fault["loc"] if part not in UNION_TAGS) or "value"
-    found = "missing" if fault["type"] == "missing" else repr(fault["input"])
+    found = "missing" if fault["type"] == "missing" else SHORT.repr(fault["input"])
     return f"{field} is {found[:80]}, expected: {fault['msg'].removeprefix('Value error, ')}"
 
 
@@ -210,5 +239,14 @@ def inside(root: Path, path: str | Path) -> Path:
     except (ValueError, RuntimeError) as error:  # a NUL in the name, links that go round
         raise ExpStarError(f"{str(path)!r}: not a usable path ({error}), expected one inside the data set; correct it") from None
     if not full.is_relative_to(root):
-        raise ExpStarError(f"{path}: found a path outside {root}, expected one inside the data set; correct it")
+        raise ExpStarError(f"{str(path)[:200]}: found a path outside {root}, expected one inside the data set; correct it")
+    if any(len(part.encode("utf8", "replace")) > LONGEST_NAME for part in full.parts) or len(str(full)) > LONGEST_PATH:
+        raise ExpStarError(f"{str(path)[:80]!r}…: found a name that no file can have, expected one inside the data set; "
+                           "correct it")
     return full
+
+
+def guarded(text: str) -> str:
+    """Text of a table's cell that a spreadsheet shows and does not run: an apostrophe stands before what looks like a formula."""
+    text = text.replace("\r", " ")  # the csv module leaves it unquoted, and readers take it as the end of a row
+    return f"'{text}" if text.startswith(FORMULA) or text.lstrip().startswith(FORMULA) else text

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, Field
 from sklearn.metrics import cohen_kappa_score
 
-from expstar_utils.chat import Chat
+from expstar_utils.chat import Chat, read_sentences
 from expstar_utils.encoders import encode_texts
 from expstar_utils.records import RELEVANT_GRADE, ExpStarError, Passage, RetrievalResult
 
@@ -142,8 +141,8 @@ class ChatGrader:
     """Asks a chat model, twenty passages at a time; every usable answer is kept (`chat.Chat`)."""
 
     def __init__(self, base_url: str, model: str, cache: Path, *, sentences: Path = SENTENCES, **more):
-        said = yaml.safe_load(Path(sentences).read_text(encoding="utf8"))
-        self.instruction, self.chat = said["instruction"], Chat(base_url, model, cache, said["again"], **more)
+        self.instruction, again = read_sentences(sentences)
+        self.chat = Chat(base_url, model, cache, again, **more)
 
     def grade(self, query_id: str, query: str, passages: Sequence[Passage]) -> list[int]:
         """See `Grader`; raises ExpStarError when the endpoint gives no usable answer."""

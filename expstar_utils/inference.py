@@ -15,7 +15,7 @@ from expstar_utils.clips import clip_frames
 from expstar_utils.datasets import Case, by_experiment, previous_texts
 from expstar_utils.decisions import Settings, retrieval_prob, with_ranks
 from expstar_utils.decoding import Decoder, State
-from expstar_utils.encoding import between_turns, encode_prefix, text_ids
+from expstar_utils.encoding import between_turns, encode_prefix, plain, text_ids
 from expstar_utils.files import append_jsonl, read_jsonl
 from expstar_utils.knowledge import is_hazard_card
 from expstar_utils.media import Frames
@@ -62,6 +62,7 @@ class Commentator:
         found = quirks(model, processor)
         self.processor, self.prompts, self.find, self.settings, self.doubt = processor, prompts, find, settings, doubt
         self.decoder, self.turn_end = decoder(model, found.axes), found.turn_end
+        self.longest = model.config.get_text_config().max_position_embeddings
         self.end = processor.tokenizer.convert_tokens_to_ids(found.turn_end)
         self.yes, self.no = text_ids(processor, tags.RETRIEVAL), text_ids(processor, tags.NO_RETRIEVAL)
         # a verdict ends its line in the training rows, and Qwen's tokenizer makes one token of "]" and the line end
@@ -81,7 +82,15 @@ class Commentator:
         """State of the model behind a step's prompt and frames."""
         frames = step.frames.blanked() if self.settings.blank else step.frames
         messages = self.prompts.prefix(step.case.subject, step.case.title, step.previous, self.settings.language)
-        return self.decoder.prefill(encode_prefix(self.processor, messages, frames))
+        prompt = encode_prefix(self.processor, messages, frames)
+        self._check_length(prompt.ids, step.case.id, "the prompt")
+        return self.decoder.prefill(prompt)
+
+    def _check_length(self, ids: Sequence[int], case_id: str, what: str) -> None:
+        """Raises ExpStarError for a text that the model has no places for."""
+        if len(ids) > self.longest:
+            raise ExpStarError(f"{case_id}: {what} has {len(ids)} tokens, expected at most {self.longest}; shorten title, earlier "
+                               "steps or passages")
 
     def _narrate(self, steps: Sequence[Step]) -> None:
         states = [step.state or self.read(step) for step in steps]
@@ -94,7 +103,8 @@ class Commentator:
             step.unclear = doubted or (bool(admitted) and lines == admitted)
             if doubted:
                 step.narration = tags.section(tags.NARRATION, admitted)
-                [step.state] = self.decoder.extend([prompt], [text_ids(self.processor, step.narration)])
+                told = text_ids(self.processor, plain(self.processor, step.narration))
+                [step.state] = self.decoder.extend([prompt], [told])
             elif tokens:  # the last token is read again, so that its successor's probabilities are fresh
                 [step.state] = self.decoder.extend([state.cropped(dropped + 1)], [tokens[-1:]])
 
@@ -126,6 +136,8 @@ class Commentator:
         texts = [p.text for p in step.passages]
         turns = {"each": [[text] for text in texts], "joint": [texts] if texts else [], "none": []}[self.settings.verdicts]
         asked = [self._turn(turn) for turn in turns]
+        for ids in asked:
+            self._check_length(ids, step.case.id, "a turn with passages")
         branches, scores = self.decoder.judge([step.state] * len(turns), asked, [self.good, self.bad])
         take_verdicts(step, [retrieval_prob(*pair) for pair in scores], self.settings)
         return branches

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from expstar_utils.files import read_jsonl, write_jsonl
+from expstar_utils.files import inside, read_jsonl, write_jsonl
 from expstar_utils.records import ExpStarError, Passage, Problem
 
 FOLDER = Path(__file__).parents[1] / "data" / "knowledge_base"
@@ -26,7 +26,7 @@ def load_knowledge(folder: Path = FOLDER) -> list[Passage]:
     """
     passages: dict[str, Passage] = {}
     for path in sorted(Path(folder).glob("*.jsonl")):
-        for passage in read_jsonl(path, Passage):
+        for passage in read_jsonl(inside(folder, path.name), Passage):
             if passage.id in passages:
                 raise ExpStarError(f"{path}: id {passage.id!r} stands twice, expected unique ids; rename one")
             if not passage.text.strip():

@@ -12,20 +12,23 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
 from transformers import PreTrainedModel, ProcessorMixin
 
 from expstar_utils import models
-from expstar_utils.files import read_json, read_jsonl, write_json, write_jsonl
+from expstar_utils.files import describe, read_jsonl, read_record, write_json, write_jsonl
 from expstar_utils.preferences import train_dpo
 from expstar_utils.profiles import FOLDER, Profile
 from expstar_utils.records import ExpStarError, Record, Sample
 from expstar_utils.training import train_sft
 
 SAID = "expstar: "  # begins the line in which a process says why it stopped
+DONE = "expstar: done"  # and that it did its part: launchers were seen to hang after that
 WAIT_S = 30.0
 
 
@@ -69,7 +72,7 @@ def train(kind: Literal["sft", "dpo"], loaded: tuple[PreTrainedModel, ProcessorM
     job = Job(kind=kind, profile=profile.model_dump(mode="json"), rows=str(rows), root=str(root), folder=str(folder),
               adapter=start.adapter and str(start.adapter), tower=start.tower and str(start.tower), seed=seed,
               max_steps=max_steps, telling=telling and {key: sorted(ids) for key, ids in telling.items()})
-    _run(command(profile, write_json(folder / "job" / "job.json", job)))
+    _run(command(profile, write_json(folder / "job" / "job.json", job)), profile.processes)
     return folder / "adapter"
 
 
@@ -89,20 +92,25 @@ def command(profile: Profile, job: Path) -> list[str]:
             str(profile.processes), "--main_process_port", "0", "-m", "expstar_utils.launching", str(job), "--attached"]
 
 
-def _run(words: Sequence[str]) -> None:
-    """Run a command, printing what it says as it comes; its processes end with this one."""
+def _run(words: Sequence[str], processes: int) -> None:
+    """Run a command, printing what it says as it comes, until all its processes are done; they end with this one."""
     environment = os.environ | {"TQDM_MININTERVAL": "10", "PYTHONUNBUFFERED": "1"}
-    said = ""
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          errors="replace", env=environment) as process:
-        try:
-            for line in process.stdout:
-                said = said or (line if line.startswith(SAID) else "")
-                if not said:  # what the launcher tells of it behind that helps nobody
-                    print(line, end="")
-        finally:
-            _end(process)
-    if process.returncode:
+    said, done = "", 0
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               errors="replace", env=environment)
+    try:
+        for line in process.stdout:
+            if line.startswith(DONE):
+                done += 1
+                if done == processes:
+                    break
+                continue
+            said = said or (line if line.startswith(SAID) else "")
+            if not said:  # what the launcher tells of it behind that helps nobody
+                print(line, end="")
+    finally:
+        _end(process)
+    if process.returncode and done < processes:
         raise ExpStarError(said.removeprefix(SAID).strip() if said else
                            f"training in several processes ended with status {process.returncode}; see what it printed above")
 
@@ -113,8 +121,9 @@ def _end(process: subprocess.Popen) -> None:
     try:
         process.wait(WAIT_S)
     except subprocess.TimeoutExpired:
-        process.terminate()
-        process.wait()
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(WAIT_S)
 
 
 def _end_with_parent() -> None:
@@ -126,8 +135,17 @@ def _end_with_parent() -> None:
 
 def run_job(path: Path) -> Path:
     """Run one process's part of a job: folder of the adapter."""
-    job = Job.model_validate(read_json(path))
-    profile, samples = Profile.model_validate(job.profile), list(read_jsonl(Path(job.rows), Sample))
+    job = read_record(path, Job)
+    beside = path.resolve().parent
+    for field, place in {"rows": beside / "rows.jsonl", "folder": beside.parent}.items():
+        if os.path.realpath(getattr(job, field).replace("\0", "?")) != str(place):
+            raise ExpStarError(f"{path}: {field} is {getattr(job, field)[:80]!r}, expected {place}; a job belongs to its own "
+                               "folder, so start the training again")
+    try:
+        profile = Profile.model_validate(job.profile)
+    except ValidationError as error:
+        raise ExpStarError(f"{path}: profile.{describe(error)}") from None
+    samples = list(read_jsonl(beside / "rows.jsonl", Sample))
     start = Start(job.adapter and Path(job.adapter), job.tower and Path(job.tower))
     loaded = models.load_tuned(profile, start.adapter, start.tower, merge=job.kind == "dpo")
     telling = job.telling and {key: set(ids) for key, ids in job.telling.items()}
@@ -144,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         run_job(given.job)
+        print(DONE, flush=True)
     except ExpStarError as error:
         print(f"{SAID}{error}", flush=True)
         return 2

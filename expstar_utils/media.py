@@ -17,7 +17,11 @@ from expstar_utils.records import ExpStarError
 
 SKIPPABLE = ("h264", "hevc")  # decoders that can leave out a picture that no other refers to, from one packet to the next
 SPARSE = 4  # pictures in a clip for one that is wanted, from which on it is worth to look first
+MOST_PIXELS = 1 << 26  # of a picture: twice 8K video, 200 MB
 PICTURE_FORMATS = ("image2", "png_pipe", "jpeg_pipe", "gif", "bmp_pipe", "webp_pipe", "tiff_pipe", "svg_pipe")
+FORMATS = ",".join((  # that are opened: no playlist (hls, dash, concat), which names other files, and no text drawn as pictures
+    *PICTURE_FORMATS, "mp3,wav,flac,aac,srt,webvtt,ass", "avi,asf,dv,flv,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts",
+    "mpegvideo,mxf,nut,obu,ogg,rm,vc1,wtv,yuv4mpegpipe"))
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ def _open(path: Path) -> Iterator[av.container.InputContainer]:
     if path.stat().st_size == 0:
         raise ExpStarError(f"{path}: found an empty file, expected a video; copy or download it again")
     try:
-        container = av.open(str(path))
+        # absolute, since "a:b.mp4" would be a protocol
+        container = av.open(str(path.absolute()), options={"format_whitelist": FORMATS})
     except (av.FFmpegError, ValueError) as error:
         raise ExpStarError(f"{path}: found something that is not a readable video ({_reason(error)}), expected mp4, mkv, "
                            "webm, mov or avi; convert it, or copy it again if it was cut short") from None
@@ -114,6 +119,9 @@ def _probe(path: Path, mtime_ns: int | None, size_bytes: int | None) -> VideoInf
         if stream.duration and not _end_is_there(container, stream):
             raise ExpStarError(f"{path}: the end of the video is missing, expected all of its {duration:.1f} s; copy or "
                                "download it again")
+        if first.width * first.height > MOST_PIXELS:
+            raise ExpStarError(f"{path}: found pictures of {first.width} x {first.height} px, expected {MOST_PIXELS:,} px at "
+                               "most; scale the video down")
         turns = _turns(first)
         width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
         return VideoInfo(Path(path), max(duration, 1 / fps), fps, width, height, bool(container.streams.audio), 90 * turns)

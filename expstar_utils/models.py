@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from expstar_utils import weights
+from expstar_utils.files import read_json
 from expstar_utils.profiles import Profile
 from expstar_utils.records import ExpStarError
 
@@ -95,11 +96,14 @@ def load(base: str, adapter: Path | None = None, dtype: torch.dtype = torch.floa
         ExpStarError: no weights found (says what would help), or the adapter was made for another base.
     """
     folder = assembled_tiny(tower) if base == TINY else weights.find(base, revision)
-    processor = AutoProcessor.from_pretrained(folder)
+    if not any(Path(folder).glob("*.safetensors")):
+        raise ExpStarError(f"{folder}: no *.safetensors there, expected weights in that format (others can hold code); "
+                           "convert them")
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    how = {"attn_implementation": attention, "trust_remote_code": False, "use_safetensors": True}
     if adapter is None:
-        return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, attn_implementation=attention).eval(), processor
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32 if merge else dtype,
-                                                        attn_implementation=attention)
+        return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, **how).eval(), processor
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32 if merge else dtype, **how)
     model = attach_adapter(model, Path(adapter), base, trainable=not merge)
     if merge:  # in float32, then rounded once: half the multiplications of an adapter kept apart
         model = model.merge_and_unload().to(dtype)
@@ -113,11 +117,22 @@ def load_tuned(profile: Profile, adapter: Path | None, tower: Path | None = None
 
 
 def attach_adapter(model: PreTrainedModel, adapter: Path, base: str, trainable: bool = False) -> PreTrainedModel:
-    """The model with a trained adapter, `trainable` further or not; its `base_model_name_or_path` must be `base`."""
-    from peft import PeftConfig, PeftModel
+    """The model with a trained adapter, `trainable` further or not.
+
+    Raises:
+        ExpStarError: it is not there, is not LoRA in safetensors, or its `base_model_name_or_path` is not `base`.
+    """
+    from peft import PeftModel
     if not (adapter / "adapter_config.json").is_file():
         raise ExpStarError(f"{adapter}: no adapter there, expected adapter_config.json; train one with notebook 04a")
-    made_for = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
+    if not (adapter / "adapter_model.safetensors").is_file():
+        raise ExpStarError(f"{adapter}: no adapter_model.safetensors there, expected weights in that format (others can hold "
+                           "code); convert them, or train one with notebook 04a")
+    said = read_json(adapter / "adapter_config.json")
+    if not isinstance(said, dict) or said.get("peft_type") != "LORA" or said.get("megatron_config"):
+        raise ExpStarError(f"{adapter}: adapter_config.json is not of a LoRA adapter (`peft_type` LORA, no `megatron_config`); "
+                           "train one with notebook 04a")
+    made_for = said.get("base_model_name_or_path")
     if made_for != base:
         raise ExpStarError(f"{adapter}: made for base {made_for!r}, found base {base!r}; use the profile it was trained with")
     return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)

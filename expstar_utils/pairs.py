@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from tqdm.auto import tqdm
 
 from expstar_utils.cutting import Clip, cut_clips
-from expstar_utils.files import describe, read_json, write_json
+from expstar_utils.files import describe, inside, read_json, write_json
 from expstar_utils.media import probe
 from expstar_utils.records import ExpStarError, Pair, Problem, RawStep, Record, Subtitle, format_time, parse_time
 
@@ -66,9 +66,9 @@ def find_experiments(root: Path) -> tuple[list[Experiment], list[Problem]]:
     """
     root, found, problems = Path(root), [], []
     for unit in _units(root):
-        sides = {"video": _by_name(root / "source_video" / unit, VIDEO_SUFFIXES),
-                 "step": _by_name(root / "dataset" / unit / "step", (".json",)),
-                 "asr": _by_name(root / "dataset" / unit / "asr", (".json",))}
+        places = {"video": (root / "source_video" / unit, VIDEO_SUFFIXES), "step": (root / "dataset" / unit / "step", (".json",)),
+                  "asr": (root / "dataset" / unit / "asr", (".json",))}
+        sides = {kind: _by_name(root, *place, problems) for kind, place in places.items()}
         faults = _mismatches(root, sides)
         problems += faults.values()
         for key in sorted(sides["video"].keys() - faults.keys(), key=str):
@@ -86,11 +86,15 @@ def _units(root: Path) -> list[str]:
     return sorted(unit.as_posix() for unit in units)
 
 
-def _by_name(folder: Path, suffixes: Sequence[str]) -> dict[tuple[int | None, str], list[Path]]:
+def _by_name(root: Path, folder: Path, suffixes: Sequence[str], problems: list[Problem]) -> dict[tuple, list[Path]]:
     files: dict[tuple[int | None, str], list[Path]] = defaultdict(list)
     for path in sorted(folder.glob("*")):
         if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file():
-            files[name_key(path.stem)].append(path)
+            try:
+                files[name_key(path.stem)].append(inside(root, path.absolute()) and path)
+            except ExpStarError:
+                problems.append(Problem(file=path.relative_to(root).as_posix(), field="file", found="a link out of the folder",
+                                        expected="a file in it", todo="copy it there; it was left out"))
     return files
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from expstar_utils.files import describe
+from expstar_utils.files import describe, read_yaml
 from expstar_utils.records import ExpStarError
 
 TOWER = "vision_model"  # name of the vision tower in ExpStar-Tiny
@@ -192,13 +192,10 @@ def load_profile(name: str, **overrides: Any) -> Profile:
         ExpStarError: no such profile, an unknown key, or a value out of range; names the key.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # also of a name that no file can have
         known = sorted(p.stem for p in FOLDER.glob("*.yaml"))
-        raise ExpStarError(f"profile {name!r} was not found, expected one of {known} or the path of a YAML file")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ExpStarError(f"profile {path}: found text that is not YAML ({' '.join(str(error).split())})") from None
+        raise ExpStarError(f"profile {name[:200]!r} was not found, expected one of {known} or the path of a YAML file")
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ExpStarError(f"profile {path}: found no settings, expected a YAML mapping like those in {FOLDER}")
     try:

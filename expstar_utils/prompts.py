@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from expstar_utils.files import describe
+from expstar_utils.files import describe, read_yaml
 from expstar_utils.records import ExpStarError, Message
 
 NARRATION, PRINCIPLE, SAFETY = "<Narration>", "<Principle>", "<Safety>"
@@ -18,6 +18,8 @@ RELEVANT, IRRELEVANT = "[Relevant]", "[Irrelevant]"
 SECTIONS = {NARRATION: "narration", PRINCIPLE: "principle", SAFETY: "safety"}
 CONTROLS = (RETRIEVAL, NO_RETRIEVAL, RELEVANT, IRRELEVANT)
 VIDEO = "<video>"
+_TEMPLATE = re.compile(r"<(?=/?(?:video|image|paragraph|s)>|\|[^<>|\s]+\|>|(?:end|start)_of_\w+>|fake_token_\w+>|global-img>)")
+_PLACES = re.compile(r"\{(\w+)\}")
 PROMPTS_FILE = Path(__file__).parents[1] / "data" / "prompts.yaml"
 
 
@@ -51,6 +53,17 @@ class Parsed:
 def section(tag: str, lines: Sequence[str]) -> str:
     """`tag` and its lines, each ended by a newline; nothing when there are no lines."""
     return "".join(f"{line}\n" for line in [tag, *lines]) if lines else ""
+
+
+def quoted(text: str) -> str:
+    """Text of a data set or a model as it stands in a prompt: a blank breaks what would be a video's place, a passage's end or a
+    turn's end there; all other text stays as it is."""
+    return _TEMPLATE.sub("< ", text)
+
+
+def filled(sentence: str, words: Mapping[str, str]) -> str:
+    """A sentence with words in the {places} that have some; a word is never looked through for places."""
+    return _PLACES.sub(lambda place: words.get(place[1], place[0]), sentence)
 
 
 def control(value: bool | None, yes: str, no: str) -> str:
@@ -167,21 +180,22 @@ class Prompts(BaseModel):
             previous: one text for every step before it. language: of the answer, a key of `language` or the prompts' own.
         """
         name = self.subjects.get(subject, subject.replace("_", " "))
-        system = self.system.get(subject, self.system["default"]).replace("{subject}", name)
-        request = self.request.get(subject, self.request["default"]).replace("{subject}", name).replace("{title}", title)
+        words = {"subject": quoted(name), "title": quoted(title)}
+        system = filled(self.system.get(subject, self.system["default"]), words)
+        request = filled(self.request.get(subject, self.request["default"]), words)
         if previous:
-            steps = "".join(self.history_line.format(number=n, text=text) for n, text in enumerate(previous, 1))
-            request += self.history.replace("{steps}", steps).replace("{number}", str(len(previous) + 1))
+            steps = "".join(filled(self.history_line, {"number": str(n), "text": quoted(t)}) for n, t in enumerate(previous, 1))
+            request += filled(self.history, {"steps": steps, "number": str(len(previous) + 1)})
         system += self.language.get(language, "")
         return [Message(role="system", content=system), Message(role="user", content=request)]
 
     def unclear_lines(self, title: str) -> list[str]:
         """Narration of a picture that does not show what the title says; none where the file has no such sentences."""
-        return [line.replace("{title}", title) for line in self.unclear]
+        return [filled(line, {"title": title}) for line in self.unclear]
 
     def passages(self, texts: Sequence[str]) -> Message:
         """The turn that brings passages; with none, it says that nothing was found."""
-        shown = [self.passage.replace("{text}", text) for text in texts] or [self.no_passage]
+        shown = [filled(self.passage, {"text": quoted(text)}) for text in texts] or [self.no_passage]
         return Message(role="user", content=self.passage_separator.join(shown))
 
 
@@ -193,8 +207,6 @@ def load_prompts(path: Path | None = None) -> Prompts:
     """
     path = Path(path or PROMPTS_FILE)
     try:
-        return Prompts.model_validate(yaml.safe_load(path.read_text(encoding="utf8")))
-    except FileNotFoundError:
-        raise ExpStarError(f"{path}: no such prompts file; give the path of a file shaped like data/prompts.yaml") from None
+        return Prompts.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ExpStarError(f"{path}: {describe(error)}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal, Self
 
@@ -33,11 +34,9 @@ def parse_time(value: str | float | int) -> float:
         ValueError: not a finite, non-negative time.
     """
     text = str(value).strip().replace(",", ".")
-    if match := _CLOCK.fullmatch(text):
-        hours, minutes, seconds = int(match[1] or 0), int(match[2]), float(match[3])
-        return 3600 * hours + 60 * minutes + seconds
     try:
-        seconds = float(text)
+        match = _CLOCK.fullmatch(text)
+        seconds = 3600 * float(match[1] or 0) + 60 * int(match[2]) + float(match[3]) if match else float(text)
     except ValueError:
         raise ValueError(f"found {value!r}, expected a time as H:MM:SS or seconds") from None
     if not 0 <= seconds < float("inf"):
@@ -58,6 +57,22 @@ def _checked_time(value: str | int | float) -> str | int | float:
 
 
 Time = Annotated[str | int | float, AfterValidator(_checked_time)]  # kept as it was written: 5 stays 5
+
+
+def _finite(value: int | float) -> int | float:
+    if not (isinstance(value, int) and abs(value) < 1 << 60 or isinstance(value, float) and math.isfinite(value)):
+        raise ValueError("a number of seconds")
+    return value
+
+
+def _file_name(value: str) -> str:
+    if value in (".", "..") or re.search(r"[/\\\x00-\x1f]", value) or len(value) > 100:
+        raise ValueError("a short name without slashes and control characters: files are named by it")
+    return value
+
+
+Seconds = Annotated[int | float, AfterValidator(_finite)]
+Name = Annotated[str, AfterValidator(_file_name)]
 
 
 class Record(BaseModel):
@@ -147,7 +162,7 @@ class Pair(Record):
     step_en: str = ""
     step_number: int
     clip_video_path: str
-    subject: str
+    subject: Name
     annotations: list[Subtitle]
 
 
@@ -155,8 +170,8 @@ class VirtualClip(Record):
     """A stretch of a video file that nobody cut out: seconds from `start` to `end`."""
 
     video: str
-    start: int | float
-    end: int | float
+    start: Seconds
+    end: Seconds
 
 
 class Message(Record):

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expstar_utils.files import write_text
+from expstar_utils.files import guarded, write_text
 
 # a bracket or a star at the start of a row would be an option of the row end before it
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
           ">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "*": "{*}"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
-_FORMULA = ("=", "+", "-", "@", "\t", "\n")
 
 
 def write_csv(path: Path, lines: Sequence[Mapping[str, Any]], decimals: int = 4) -> Path:
@@ -28,7 +27,7 @@ def write_csv(path: Path, lines: Sequence[Mapping[str, Any]], decimals: int = 4)
     columns = _columns(lines)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_guarded(column) for column in columns])
+    writer.writerow([guarded(column) for column in columns])
     writer.writerows([_cell(line.get(column), decimals) for column in columns] for line in lines)
     return write_text(path, text.getvalue())
 
@@ -74,9 +73,4 @@ def _shown(value: Any, decimals: int) -> str:
 
 
 def _cell(value: Any, decimals: int) -> str:
-    # the csv module leaves a lone carriage return unquoted, and then cannot read it
-    return _guarded(value.replace("\r", " ")) if isinstance(value, str) else _shown(value, decimals)
-
-
-def _guarded(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return guarded(value) if isinstance(value, str) else _shown(value, decimals)

@@ -162,7 +162,7 @@ class ServedCommentator:
         step.narration = _before_controls(first.text)
         step.retrieve = settings.knowledge == "always" or step.prob > settings.tau
         if step.retrieve:
-            opened = [*messages, Message(role="assistant", content=step.narration + tags.RETRIEVAL)]
+            opened = [*messages, Message(role="assistant", content=tags.quoted(step.narration) + tags.RETRIEVAL)]
             await self._judge(step, opened, frames)
             choose(step, settings)
             shown = self.prompts.passages([step.passages[i].text for i in step.chosen])

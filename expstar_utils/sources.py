@@ -142,7 +142,7 @@ def jsonl_rows(path: Path, report: Report) -> Iterator[Document]:
                     continue
                 try:
                     yield from _documents_of([json.loads(line)], path, number, report)
-                except ValueError:
+                except (ValueError, RecursionError):
                     report(Problem(file=str(path), field=f"line {number + 1}", found=f"{line[:40]!r}", expected="a JSON object",
                                    todo="correct it; the line was left out"))
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:

@@ -136,7 +136,7 @@ class Casebook:
     def _read_truth(self, path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
         try:
             return load_truth(path) if path else {}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             self.problems.append(f"{path}: cannot be read as truth rows ({type(error).__name__}); no facts are checked")
             return {}
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from expstar_utils.files import describe, read_yaml
 from expstar_utils.mini import sprites
+from expstar_utils.records import ExpStarError
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 FactKind = Literal["substance", "colour", "quantity", "shape", "outcome", "equation", "law", "hazard"]
@@ -161,8 +162,15 @@ def placeholders(step: Step) -> Iterator[tuple[str, int, str]]:
 
 
 def load_family(path: Path) -> Family:
-    """Read one family file (safe YAML)."""
-    return Family.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf8")))
+    """Read one family file.
+
+    Raises:
+        ExpStarError: it cannot be read, or a field is wrong; names it.
+    """
+    try:
+        return Family.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise ExpStarError(f"{path}: {describe(error)}") from None
 
 
 def load_families(folder: Path) -> list[Family]:

@@ -14,6 +14,7 @@ from expstar_utils.prompts import parse
 from expstar_utils.records import ExpStarError, Prediction, Record, VirtualClip, format_time
 
 KINDS = ("narration", "principle", "safety")  # as they are read
+LONGEST_S = 1e6  # of a video
 TOLERANCE_S = 0.01  # by which two documents' times may differ
 
 
@@ -22,7 +23,7 @@ class Source(Record):
 
     id: str
     title: str
-    relevance: float
+    relevance: float = Field(ge=0, le=1)
     used: bool
 
 
@@ -30,8 +31,8 @@ class Step(Record):
     """One step: seconds from the start of the video, notes by kind, passages."""
 
     step: int
-    start_s: float = Field(ge=0)
-    end_s: float = Field(ge=0)
+    start_s: float = Field(ge=0, le=LONGEST_S)
+    end_s: float = Field(ge=0, le=LONGEST_S)
     narration: list[str] = []
     principle: list[str] = []
     safety: list[str] = []
