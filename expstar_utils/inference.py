@@ -89,8 +89,8 @@ class Commentator:
     def _check_length(self, ids: Sequence[int], case_id: str, what: str) -> None:
         """Raises ExpStarError for a text that the model has no places for."""
         if len(ids) > self.longest:
-            raise ExpStarError(f"{case_id}: {what} has {len(ids)} tokens, expected at most {self.longest}; shorten title, earlier "
-                               "steps or passages")
+            raise ExpStarError(f"{case_id}: {what} has {len(ids)} tokens, expected at most {self.longest}; shorten title, "
+                               "earlier steps or passages")
 
     def _narrate(self, steps: Sequence[Step]) -> None:
         states = [step.state or self.read(step) for step in steps]
