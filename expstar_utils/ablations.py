@@ -115,12 +115,16 @@ def side_by_side(first: Report, second: Report, cases: Mapping[str, Case], seed:
 
 
 def against_full(files: Mapping[str, Mapping[str, Tally]], seed: int = 0) -> dict[str, dict[str, Comparison]]:
-    """Every ablation beside the full model on the same split, paired: stem -> column -> `Comparison` (ablation minus full)."""
+    """Every ablation beside the full model on the same split, paired: stem -> column -> `Comparison` (ablation minus full).
+
+    A column of which one of the two has other experiments, as in a file that is not finished, is left out.
+    """
     full = {found[1]: columns for stem, columns in files.items() if (found := row_of(stem)) and found[0] == "full"}
     compared = {}
     for stem, columns in files.items():
         found = row_of(stem)
         if found and found[0] != "full" and found[1] in full:
             compared[stem] = {column: compare(tally, full[found[1]][column], seed=seed) for column, tally in columns.items()
-                              if column in full[found[1]] and not np.isnan(tally.value)}
+                              if column in full[found[1]] and set(tally.group) == set(full[found[1]][column].group)
+                              and not np.isnan(tally.value)}
     return compared

@@ -95,7 +95,7 @@ def _by_name(root: Path, folder: Path, suffixes: Sequence[str], problems: list[P
             except ExpStarError:
                 problems.append(Problem(file=path.relative_to(root).as_posix(), field="file", found="a link out of the folder",
                                         expected="a file in it", todo="copy it there; it was left out"))
-    return files
+    return {name: paths for name, paths in files.items() if paths}
 
 
 def _mismatches(root: Path, sides: dict[str, dict]) -> dict[tuple[int | None, str], Problem]:

@@ -77,6 +77,11 @@ def test_an_ablation_is_compared_with_the_full_model_of_its_split():
     assert columns["safety missing"].p == 1
 
 
+def test_a_file_that_is_not_finished_is_compared_with_nothing():
+    files = {"test-free-never": tallied([False] * 6)[0], "test-free-adaptive": tallied([True] * 20)[0]}
+    assert ablations.against_full(files) == {"test-free-never": {}}
+
+
 def scored(words, ids="abcdefgh"):
     pairs = [TextPair(i, word, "the flame is green and hot") for i, word in zip(ids, words, strict=False)]
     return evaluate(pairs, metrics=["bleu", "rouge"])
