@@ -146,6 +146,7 @@ class BertScore(RowMeans):
         blocks = [order[at:at + ROWS_AT_ONCE] for at in range(0, len(order), ROWS_AT_ONCE)]
 
         def work(rows: list[int]) -> None:
+            """Score the rows of a block."""
             vectors = encoder.vectors([written[i] for i in rows] + [wanted[i] for i in rows])
             for i, left, right in zip(rows, vectors, vectors[len(rows):]):
                 scores[i] = matched(left, right, (encoder.counted(written[i]), encoder.counted(wanted[i])))

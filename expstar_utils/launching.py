@@ -110,9 +110,10 @@ def _run(words: Sequence[str], processes: int) -> None:
                 print(line, end="")
     finally:
         _end(process)
-    if process.returncode and done < processes:
+    if done < processes:
         raise ExpStarError(said.removeprefix(SAID).strip() if said else
-                           f"training in several processes ended with status {process.returncode}; see what it printed above")
+                           f"training: {done} of {processes} processes came to their end (status {process.returncode}); see what "
+                           "they printed above, and run it again")
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -80,6 +80,13 @@ def test_a_process_says_why_it_stopped(small, root, tmp_path):
         trained("sft", small, root, tmp_path, ragged(), processes=2, max_length=20)
 
 
+def test_a_launcher_that_ends_before_its_processes_are_done_is_no_success():
+    said = f"print({launching.DONE!r})"
+    launching._run([sys.executable, "-c", f"{said}\n{said}"], 2)
+    with pytest.raises(ExpStarError, match="1 of 2 processes came to their end .status 0."):
+        launching._run([sys.executable, "-c", said], 2)
+
+
 KERNEL = """
 import sys
 sys.path[:0] = ["tests", "."]

@@ -190,11 +190,13 @@ class Casebook:
         """
         runs, words, wanted = [self.runs[label] for label in labels], search.casefold().split(), set(flags)
         def fits(entry: Entry) -> bool:
+            """Whether a case has the words, and for each flag a run that it holds for."""
             marks = [run.marks[entry.id] for run in runs if entry.id in run.marks]
             texts = [entry.text, *(mark.text for mark in marks)]
             return (bool(marks) or not runs) and wanted <= {flag for mark in marks for flag in mark.flags} and all(
                 any(word in text for text in texts) for word in words)
         def least(case_id: str) -> float:
+            """Least value of `order` over the chosen runs."""
             return min((getattr(run.marks[case_id], order) for run in runs if case_id in run.marks), default=math.inf)
         found = [e.id for e in self.entries.values() if subject in ("", e.subject) and experiment in ("", e.experiment)
                  and step in (None, e.step) and fits(e)]

@@ -101,6 +101,7 @@ class _Film:
         """Packets as they are, later by as long as pictures were held before them."""
         tracks = {stream.index: out.add_stream_from_template(stream) for stream in streams}
         def packets() -> Iterator[Timed]:
+            """Packets of the source, at their new times."""
             for packet in with_read_times(source.demux(streams)):
                 base = packet.time_base
                 packet.pts, packet.dts = (round(self.made.shown_s(float(t * base) - self.origin_s) / base)
@@ -140,6 +141,7 @@ class _Film:
         track = out.add_stream("aac", rate=soundtrack.RATE_HZ, layout="stereo" if self.channels == 2 else "mono")
         sound = soundtrack.frames(self.info.path, self.origin_s, self.end_s, self.made.holds, speech, self.channels)
         def packets() -> Iterator[Timed]:
+            """Encoded sound, the voice mixed in."""
             time_s = 0.0
             for frame in sound:
                 time_s = frame.time
@@ -154,6 +156,7 @@ class _Film:
         track.codec_context.time_base = track.time_base = Fraction(1, 1000)
         track.metadata["language"] = LANGUAGES.get(self.language, "mul" if "+" in self.language else "und")
         def packets() -> Iterator[Timed]:
+            """One packet a caption."""
             for place, caption in enumerate(self.made.captions):
                 text = f"{place},0,Default,,0,0,0,," + r"\N".join(map(readable, caption.lines))
                 length = caption.end_ms - caption.start_ms

@@ -44,6 +44,7 @@ def open_voice(language: str) -> Voice:
         raise ExpStarError(f"voice: found none that speaks {language!r}, expected one that works offline; "
                            f"pip install espeakng-loader{better}")
     def say(text: str) -> np.ndarray:
+        """Sound of a text, signs spoken as words, without silence at its ends."""
         for sign, word in SPOKEN.get(language, {}).items():
             text = text.replace(sign, word)
         return _trimmed(voice.say(text))
@@ -92,9 +93,11 @@ def _espeak(language: str) -> Voice | None:
         return None
     library, rate = started
     def say(text: str) -> np.ndarray:
+        """Sound of a text, float32 in [-1, 1]."""
         parts = [np.zeros(0, np.int16)]
         @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
         def take(samples: ctypes.Array, count: int, _events: int) -> int:
+            """Keep a piece of sound; 0 asks for more."""
             if samples and count > 0:
                 parts.append(np.ctypeslib.as_array(samples, (count,)).copy())
             return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pandas as pd
 import pysubs2
 import pytest
 from bs4 import BeautifulSoup
-from hostile_data import SCRIPTS, one_sentence
+from hostile_data import SCRIPTS
 from inspected_run import case, prediction, write_run
 from ipywidgets import HTML, Box, Checkbox, Dropdown
 from markdown_it import MarkdownIt
@@ -22,10 +21,9 @@ from expstar_utils.export import markdown
 from expstar_utils.inspector import panels, player
 from expstar_utils.inspector.cases import Casebook
 from expstar_utils.inspector.widgets import Inspector
-from expstar_utils.publishing.documents import clean, read_document
+from expstar_utils.publishing.documents import clean
 from expstar_utils.publishing.page import page
 from expstar_utils.publishing.subtitles import subtitles
-from expstar_utils.records import Sample
 from expstar_utils.result_tables import write_latex
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -191,15 +189,11 @@ def cells(path: Path) -> list[str]:
 
 RENDERED = {  # in each notebook that renders more than tables, the call that it renders with
     "00_quickstart.ipynb": "Markdown(export.markdown(document))",
-    "04a_train_sft.ipynb": "{trained}",
-    "04b_train_dpo.ipynb": "{p.id}",
-    "07_paper_figures.ipynb": 'Markdown(f"**{picture.name}**")',
 }
-FENCES = "puts texts between ``` of its own, which a text with ``` in it ends; see SECURITY.md"
 
 
 def test_notebooks_render_tables_and_known_cells_alone():
-    """Tables are escaped by pandas; of other cells, 00 is tested above, 04a and 04b beneath; 07 names its own pictures."""
+    """Tables are escaped by pandas, what is printed is text; the one other cell, in 00, is tested above."""
     found = [
         (path.name, cell)
         for path in NOTEBOOKS.glob("*.ipynb")
@@ -208,39 +202,3 @@ def test_notebooks_render_tables_and_known_cells_alone():
     ]
     assert all(RENDERED.get(name, "nothing") in cell for name, cell in found), [name for name, _ in found]
     assert "<script" not in pd.DataFrame([{"<script>": "<script>x"}])._repr_html_()
-
-
-@pytest.mark.xfail(strict=True, reason=f"notebook 04b {FENCES}")
-def test_the_pairs_of_04b_are_shown_as_text():
-    def shown(text: str, cell: str) -> list:
-        messages = [{"role": role, "content": text} for role in ("system", "user", "assistant")]
-        row = Sample.model_validate({"id": text, "messages": messages, "videos": [], "rejected_response": text})
-        return rendered(cell, {"pairs": [row]})
-
-    for cell in (c for c in cells(NOTEBOOKS / "04b_train_dpo.ipynb") if "Markdown(" in c):
-        assert all(shown(script, cell) == shown("plain", cell) for script in SCRIPTS)
-
-
-@pytest.mark.xfail(strict=True, reason=f"notebook 04a {FENCES}")
-def test_the_trained_text_of_04a_is_shown_as_text():
-    def shown(text: str, cell: str) -> list:
-        row = type("Row", (), {"ids": [1], "labels": [1]})
-        return rendered("Markdown(" + cell.rpartition("Markdown(")[2], {"row": row, "IGNORED": -100, "trained": text})
-
-    for cell in (c for c in cells(NOTEBOOKS / "04a_train_sft.ipynb") if "Markdown(" in c):
-        assert all(shown(script, cell) == shown("plain", cell) for script in SCRIPTS)
-
-
-def rendered(cell: str, names: dict) -> list:
-    """Elements that a cell ending in Markdown shows."""
-    before, _, last = cell.rpartition("Markdown(")
-    exec(f"from IPython.display import Markdown\n{before}\nout = Markdown({last}", names)
-    return tags(MarkdownIt("commonmark", {"html": True}).render(names["out"].data))
-
-
-def test_a_commentary_that_was_edited_is_checked(tmp_path):
-    """Numbers that would break the page's attributes or its clock."""
-    for field, value in (("start_s", "1e999"), ("end_s", "NaN"), ("step", '"<b>"'), ("start_s", "1e300")):
-        text = json.dumps(doc("x")).replace(f'"{field}": {json.dumps(doc("x")["steps"][0][field])}', f'"{field}": {value}')
-        (tmp_path / "c.json").write_text(text)
-        one_sentence(lambda: read_document(tmp_path / "c.json"), field)
