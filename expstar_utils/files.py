@@ -48,7 +48,7 @@ def writing(path: Path) -> Iterator[Callable[[str], None]]:
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             file = tempfile.NamedTemporaryFile("w", encoding="utf8", newline="", dir=path.parent,  # noqa: SIM115
-                                               prefix=f".{path.name[:40]}.", delete=False)
+                                               prefix=f".{path.name[:40]}.", suffix=".part", delete=False)
         temporary = Path(file.name)
 
         def write(text: str) -> None:

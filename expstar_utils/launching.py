@@ -99,7 +99,7 @@ def _run(words: Sequence[str], processes: int) -> None:
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                errors="replace", env=environment)
     try:
-        for line in process.stdout:
+        for line in filter(str.strip, process.stdout):
             if line.startswith(DONE):
                 done += 1
                 if done == processes:
@@ -163,11 +163,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         run_job(given.job)
-        print(DONE, flush=True)
     except ExpStarError as error:
-        print(f"{SAID}{error}", flush=True)
+        _say(f"{SAID}{error}")
         return 2
+    _say(DONE)
     return 0
+
+
+def _say(words: str) -> None:
+    """Write a line of its own at one go: the processes share one pipe, and one's bar or line must not run into another's."""
+    sys.stdout.flush()
+    os.write(1, f"\n{words}\n".encode(errors="replace"))
 
 
 if __name__ == "__main__":

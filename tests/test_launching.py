@@ -87,6 +87,11 @@ def test_a_launcher_that_ends_before_its_processes_are_done_is_no_success():
         launching._run([sys.executable, "-c", said], 2)
 
 
+def test_what_a_process_says_stands_on_a_line_of_its_own_beside_the_others_bars():
+    bar_and_word = "sys.stderr.write('\\r 10%|#'); launching._say(launching.DONE)"
+    launching._run([sys.executable, "-c", f"import sys; from expstar_utils import launching; {bar_and_word}; {bar_and_word}"], 2)
+
+
 KERNEL = """
 import sys
 sys.path[:0] = ["tests", "."]
