@@ -5,9 +5,10 @@ VIDEO ?= data/sample/burning_a_gas.mp4
 TITLE ?= Burning an Unknown Gas and Testing the Products
 export VIDEO TITLE
 RUN ?= runs/tiny
+PLAN ?= tiny
 PAPERMILL := $(BIN)/papermill --cwd .
 
-.PHONY: setup demo test lint lab inspect mini reproduce ship figures
+.PHONY: setup demo test faults lint lab inspect mini plan reproduce runs ship figures
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -21,6 +22,10 @@ PAPERMILL := $(BIN)/papermill --cwd .
 
 .venv/installed-lab: .venv/installed
 	$(BIN)/python -m pip install --quiet -e ".[lab]"
+	touch $@
+
+.venv/installed-cluster: .venv/installed
+	$(BIN)/python -m pip install --quiet -e ".[cluster]"
 	touch $@
 
 setup: .venv/installed  ## create .venv and install
@@ -45,18 +50,14 @@ inspect: .venv/installed-lab  ## cases of $(RUN), to look at and rate, on the lo
 mini: .venv/installed  ## render ExpInstruct-Mini
 	$(BIN)/python -m expstar_utils.mini.build
 
-reproduce: mini  ## the whole chain on tiny, from rendering to metrics
-	mkdir -p $(RUN)/notebooks
-	$(PAPERMILL) notebooks/02_dataset_construction.ipynb $(RUN)/notebooks/02.ipynb -p run_dir $(RUN)
-	$(PAPERMILL) notebooks/03_retrieval.ipynb $(RUN)/notebooks/03.ipynb -p run_dir $(RUN) -p tower train
-	$(PAPERMILL) notebooks/04a_train_sft.ipynb $(RUN)/notebooks/04a.ipynb -p run_dir $(RUN)
-	$(PAPERMILL) notebooks/05_infer.ipynb $(RUN)/notebooks/05-val.ipynb -p run_dir $(RUN) -p split val
-	$(PAPERMILL) notebooks/05_infer.ipynb $(RUN)/notebooks/05-test.ipynb -p run_dir $(RUN) -p split test
-	$(PAPERMILL) notebooks/05_infer.ipynb $(RUN)/notebooks/05-test-blank.ipynb -p run_dir $(RUN) -p split test -p blank True
-	$(PAPERMILL) notebooks/05_infer.ipynb $(RUN)/notebooks/05-unseen.ipynb -p run_dir $(RUN) -p split test_unseen
-	$(PAPERMILL) notebooks/05_infer.ipynb $(RUN)/notebooks/05-unseen-never.ipynb -p run_dir $(RUN) -p split test_unseen -p knowledge never
-	$(PAPERMILL) notebooks/06_evaluate.ipynb $(RUN)/notebooks/06.ipynb -p run_dir $(RUN)
-	$(PAPERMILL) notebooks/07_paper_figures.ipynb $(RUN)/notebooks/07.ipynb -p run_dir $(RUN)
+plan: .venv/installed-cluster  ## what $(PLAN) would do, and why
+	$(BIN)/python -m expstar_utils.schedule $(PLAN) --dry-run --quiet host
+
+reproduce: .venv/installed-cluster  ## every job of $(PLAN), from rendering to figures; the same command goes on where it was stopped
+	$(BIN)/python -m expstar_utils.schedule $(PLAN) --quiet host
+
+runs: .venv/installed  ## every stage of every run, newest last; written to runs/ledger.parquet
+	@$(BIN)/python -m expstar_utils.ledger
 
 ship: .venv/installed  ## put the weights of $(RUN) where `make demo` takes them, with their card
 	$(BIN)/python -m expstar_utils.card $(RUN)

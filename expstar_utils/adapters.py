@@ -11,7 +11,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from expstar_utils.files import write_json
+from expstar_utils.files import explained, write_json
 from expstar_utils.profiles import Profile
 from expstar_utils.records import ExpStarError
 
@@ -46,7 +46,8 @@ def save_adapter(model: PeftModel, folder: Path, base: str, state: Mapping[str, 
     model.peft_config["default"].base_model_name_or_path = base
     mine = {name: tensor.to(torch.bfloat16) for name, tensor in (state or model.state_dict()).items()
             if "lora_" in name or "modules_to_save" in name}
-    model.save_pretrained(str(folder), state_dict=mine, save_embedding_layers=False)
+    with explained(folder):
+        model.save_pretrained(str(folder), state_dict=mine, save_embedding_layers=False)
     write_json(folder / "base.json", {"base": base})
     return folder
 
@@ -86,8 +87,9 @@ def save_stacked(below: Path, model: PeftModel, folder: Path, base: str,
     rank = first.r + second.r
     first.r = first.lora_alpha = rank
     first.base_model_name_or_path, first.inference_mode = base, True
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: tensor.to(torch.bfloat16).contiguous() for key, tensor in stacked.items()}, folder / WEIGHTS)
-    first.save_pretrained(str(folder))
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({key: tensor.to(torch.bfloat16).contiguous() for key, tensor in stacked.items()}, folder / WEIGHTS)
+        first.save_pretrained(str(folder))
     write_json(folder / "base.json", {"base": base})
     return folder

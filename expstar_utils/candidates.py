@@ -19,6 +19,7 @@ from expstar_utils.knowledge import is_hazard_card
 from expstar_utils.prompts import Prompts
 from expstar_utils.records import ExpStarError, Message, Passage, Prediction, Record, Sample
 from expstar_utils.rewards import Reward
+from expstar_utils.sizes import FrameSize
 
 
 class Candidate(Prediction):
@@ -38,7 +39,7 @@ class Scored(Record):
 
 
 def sample_candidates(commentator: Commentator, cases: Sequence[Case], root: Path, out: Path, *, count: int, history: HistoryOf,
-                      fps: float, max_frames: int, frame_size: tuple[int, int] | None, group: int = 4) -> list[Candidate]:
+                      fps: float, max_frames: int, frame_size: FrameSize, group: int = 4) -> list[Candidate]:
     """`count` commentaries of every case, appended to `out` as they come; steps that have all of theirs are not done again.
 
     Earlier steps are the references', so that all candidates of a step answer one prompt, which is read once.

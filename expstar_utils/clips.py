@@ -15,10 +15,11 @@ import numpy as np
 from expstar_utils.files import inside
 from expstar_utils.media import Frames, sample_frames
 from expstar_utils.records import VirtualClip
+from expstar_utils.sizes import FrameSize
 
 
 def clip_frames(clip: str | VirtualClip, root: Path, *, fps: float, max_frames: int,
-                size_px: tuple[int, int] | None = None, cache: Path | None = None) -> Frames:
+                size_px: FrameSize = None, cache: Path | None = None) -> Frames:
     """Frames of a sample's video, given as a path or a virtual clip, both below the data set's `root`.
 
     Args:

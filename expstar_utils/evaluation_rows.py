@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from expstar_utils.records import DISCIPLINES, ExpStarError, Problem
+from expstar_utils.sharing import whole_files
 
 # the keys of the published set that are no subjects of the paper's 21
 PUBLISHED_SUBJECTS = {"physics": "Science", "kid": "Science", "electronic": "Engineering", "material": "Engineering"}
@@ -35,7 +36,7 @@ class TextPair:
 
 
 def prediction_files(path: Path) -> list[Path]:
-    """The file itself, or the JSON and JSONL files right below a folder, by name.
+    """The file itself, or the JSON and JSONL files right below a folder, by name; those of shards are left out.
 
     Raises:
         ExpStarError: no such file, or a folder without any.
@@ -43,7 +44,7 @@ def prediction_files(path: Path) -> list[Path]:
     path = Path(path)
     if not path.is_dir():
         return [path]
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in (".json", ".jsonl") and not p.name.startswith("."))
+    found = [p for p in whole_files(path, "*") if p.suffix.lower() in (".json", ".jsonl") and not p.name.startswith(".")]
     if not found:
         raise ExpStarError(f"{path}: found no .json or .jsonl file, expected predictions; name the folder that notebook 05 wrote")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import reprlib
@@ -18,20 +19,39 @@ from pydantic import ValidationError
 from expstar_utils.records import ExpStarError, Record
 
 R = TypeVar("R", bound=Record)
-UNION_TAGS = ("str", "int", "float")  # pydantic names the branch of a union as if it were a field
+UNION_TAGS = ("str", "int", "float", "tuple", "Pixels")  # pydantic names the branch of a union as if it were a field
 FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  # how a cell begins that a spreadsheet would run
 LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes, characters
+LITTLE = 2**16  # bytes of free space, with which nothing is written
 SHORT = reprlib.Repr()  # shows the beginning of a value, however large it is
 SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxlong, SHORT.maxother = 3, 20, 20, 200, 80, 200
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Turns an error of writing to a file, or into a folder, into one sentence; for what libraries write, too.
+
+    safetensors, faiss and torch raise errors of their own where the disk is full, which are known by the disk.
+
+    Raises:
+        ExpStarError: instead of an `OSError`, or of any error while the disk is full.
+    """
     try:
         yield
-    except OSError as error:
-        raise ExpStarError(f"{path}: cannot be written ({error.strerror}); free space or choose another run_dir, "
+    except ExpStarError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, OSError) and error.strerror) and not _is_full(Path(path), error):
+            raise
+        why = getattr(error, "strerror", None) or os.strerror(errno.ENOSPC)
+        raise ExpStarError(f"{path}: cannot be written ({why}); free space or choose another run_dir, "
                            "what was there before is unchanged") from error
+
+
+def _is_full(path: Path, error: Exception) -> bool:
+    """Whether an error tells of a full disk, or the disk has no room left."""
+    there = next((folder for folder in (path, *path.parents) if folder.exists()), None)
+    return os.strerror(errno.ENOSPC) in str(error) or (there is not None and shutil.disk_usage(there).free < LITTLE)
 
 
 @contextmanager
@@ -45,24 +65,24 @@ def writing(path: Path) -> Iterator[Callable[[str], None]]:
     """
     path, temporary = Path(path), None
     try:
-        with _explained(path):
+        with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             file = tempfile.NamedTemporaryFile("w", encoding="utf8", newline="", dir=path.parent,  # noqa: SIM115
                                                prefix=f".{path.name[:40]}.", suffix=".part", delete=False)
         temporary = Path(file.name)
 
         def write(text: str) -> None:
-            with _explained(path):
+            with explained(path):
                 file.write(text)
         try:
             yield write
-            with _explained(path):
+            with explained(path):
                 file.flush()
                 os.fsync(file.fileno())
         finally:
             with suppress(OSError):  # of a full disk, which was said already
                 file.close()
-        with _explained(path):
+        with explained(path):
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
     finally:
@@ -80,7 +100,7 @@ def replacing(path: Path) -> Iterator[Path]:
     path = Path(path)
     unfinished = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
     try:
-        with _explained(path):
+        with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield unfinished
             os.replace(unfinished, path)

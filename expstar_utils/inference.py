@@ -12,16 +12,18 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from expstar_utils import prompts as tags
 from expstar_utils.clips import clip_frames
-from expstar_utils.datasets import Case, by_experiment, previous_texts
+from expstar_utils.datasets import Case, previous_texts
 from expstar_utils.decisions import Settings, retrieval_prob, with_ranks
 from expstar_utils.decoding import Decoder, State
 from expstar_utils.encoding import between_turns, encode_prefix, plain, text_ids
-from expstar_utils.files import append_jsonl, read_jsonl
+from expstar_utils.files import append_jsonl
 from expstar_utils.knowledge import is_hazard_card
 from expstar_utils.media import Frames
 from expstar_utils.models import quirks
+from expstar_utils.predicted import gathered, settled, turns
 from expstar_utils.prompts import Prompts
 from expstar_utils.records import ExpStarError, Passage, Prediction
+from expstar_utils.sizes import FrameSize
 
 Doubt = Callable[[Case, list[str]], bool]
 Find = Callable[[Case, np.ndarray, int], list[Passage]]
@@ -203,7 +205,7 @@ def prediction_of(step: Step, prompts: Prompts, settings: Settings) -> Predictio
 
 
 def infer(commentator: Commentator, cases: Sequence[Case], root: Path, out: Path, *, fps: float, max_frames: int,
-          frame_size: tuple[int, int] | None, batch: int = 8) -> list[Prediction]:
+          frame_size: FrameSize, batch: int = 8) -> list[Prediction]:
     """Predictions of whole experiments, appended to `out` as they come; what is there already is not done again.
 
     Steps of one experiment follow each other (their history is fed forward); `batch` experiments go side by side.
@@ -211,22 +213,18 @@ def infer(commentator: Commentator, cases: Sequence[Case], root: Path, out: Path
     Raises:
         ExpStarError: `out` holds predictions made with other settings.
     """
-    done = {p.id: p for p in read_jsonl(out, Prediction)} if out.is_file() else {}
-    check_settings(done, commentator.settings, out)
-    experiments = list(by_experiment(cases))
+    done = gathered(out, cases, commentator.settings, batch)
     with tqdm(total=len(cases), initial=sum(c.id in done for c in cases), desc=out.stem, unit="step") as bar:
-        for start in range(0, len(experiments), batch):
-            group = experiments[start:start + batch]
-            for index in range(max(map(len, group))):
-                steps = []
-                for steps_of_one in (g for g in group if index < len(g) and g[index].id not in done):
-                    frames = clip_frames(steps_of_one[index].clip, root, fps=fps, max_frames=max_frames, size_px=frame_size)
-                    steps.append(Step(steps_of_one[index], history_of(steps_of_one, index, done, commentator.settings), frames))
-                for prediction in commentator.comment(steps) if steps else []:
-                    done[prediction.id] = prediction
-                    append_jsonl(out, prediction)
-                    bar.update()
-    return [done[c.id] for c in cases]
+        for turn in turns(cases, batch):
+            asked = []
+            for steps, index in ((steps, index) for steps, index in turn if steps[index].id not in done):
+                frames = clip_frames(steps[index].clip, root, fps=fps, max_frames=max_frames, size_px=frame_size)
+                asked.append(Step(steps[index], history_of(steps, index, done, commentator.settings), frames))
+            for prediction in commentator.comment(asked) if asked else []:
+                done[prediction.id] = prediction
+                append_jsonl(out, prediction)
+                bar.update()
+    return settled(out, done, cases, batch)
 
 
 def history_of(steps: Sequence[Case], index: int, done: dict[str, Prediction], settings: Settings) -> list[str]:
@@ -234,13 +232,3 @@ def history_of(steps: Sequence[Case], index: int, done: dict[str, Prediction], s
     if settings.history == "teacher":
         return previous_texts(steps, index, "narration")
     return [" ".join(tags.parse(done[s.id].response).commentary.narration) for s in steps[:index]]
-
-
-def check_settings(done: dict[str, Prediction], settings: Settings, out: Path) -> None:
-    """Raises ExpStarError when predictions that are there were made with other settings."""
-    wanted = asdict(settings)
-    for prediction in done.values():
-        found = prediction.evaluation_data.get("settings", {})
-        if wrong := [key for key in wanted if found.get(key) != wanted[key]]:
-            raise ExpStarError(f"{out}: holds predictions made with {wrong[0]}={found.get(wrong[0])!r}, expected "
-                               f"{wrong[0]}={wanted[wrong[0]]!r}; give another run_dir, or remove the file to start again")

@@ -14,6 +14,7 @@ import numpy as np
 from av.stream import Disposition
 
 from expstar_utils.records import ExpStarError
+from expstar_utils.sizes import FrameSize, scaled
 
 SKIPPABLE = ("h264", "hevc")  # decoders that can leave out a picture that no other refers to, from one packet to the next
 SPARSE = 4  # pictures in a clip for one that is wanted, from which on it is worth to look first
@@ -71,8 +72,7 @@ def _open(path: Path) -> Iterator[av.container.InputContainer]:
     if path.stat().st_size == 0:
         raise ExpStarError(f"{path}: found an empty file, expected a video; copy or download it again")
     try:
-        # absolute, since "a:b.mp4" would be a protocol
-        container = av.open(str(path.absolute()), options={"format_whitelist": FORMATS})
+        container = av.open(str(path.absolute()), options={"format_whitelist": FORMATS})  # absolute: "a:b.mp4" is a protocol
     except (av.FFmpegError, ValueError) as error:
         raise ExpStarError(f"{path}: found something that is not a readable video ({_reason(error)}), expected mp4, mkv, "
                            "webm, mov or avi; convert it, or copy it again if it was cut short") from None
@@ -165,13 +165,13 @@ def check_span(info: VideoInfo, start_s: float, end_s: float) -> None:
 
 
 def sample_frames(path: Path, start_s: float = 0.0, end_s: float | None = None, *, fps: float = 1.0, max_frames: int = 64,
-                  size_px: tuple[int, int] | None = None) -> Frames:
+                  size_px: FrameSize = None) -> Frames:
     """Frames of a clip, evenly spread: for each wanted time the last frame at or before it.
 
     Args:
         start_s, end_s: the clip within the file, seconds; None is the end of the file.
         fps: frames a second of video, > 0. max_frames: at most so many, >= 1.
-        size_px: (height, width) to scale to; None keeps the file's size.
+        size_px: (height, width) to scale to, or a limit of pixels; None keeps the file's size.
 
     Returns:
         Frames with 1 <= n <= max_frames.
@@ -183,7 +183,7 @@ def sample_frames(path: Path, start_s: float = 0.0, end_s: float | None = None, 
     end_s = info.duration_s if end_s is None else min(end_s, info.duration_s + 1.0)
     check_span(info, start_s, end_s)
     wanted = sample_times(start_s, end_s, fps, max_frames)
-    height, width = size_px or (info.height_px, info.width_px)
+    height, width = scaled(size_px, info.height_px, info.width_px, len(wanted))
     pixels, times = np.empty((len(wanted), height, width, 3), np.uint8), np.empty(len(wanted))
     for place, time_s, frame in _last_at_or_before(path, start_s, wanted):  # put down as they come: a long film's do not pile up
         pixels[place], times[place] = _upright(frame, height, width), time_s

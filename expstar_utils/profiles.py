@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from expstar_utils.files import describe, read_yaml
 from expstar_utils.records import ExpStarError
+from expstar_utils.sizes import FrameSize, Pixels
 
 TOWER = "vision_model"  # name of the vision tower in ExpStar-Tiny
 FOLDER = Path(__file__).parents[1] / "notebooks" / "profiles"
@@ -37,6 +38,17 @@ class RetrieverPart(BaseModel):
         if self.name in ("bm25", "text") and set(self.query) == {"clip"}:
             raise ValueError(f"{self.name} reads, found a query of clips alone, expected title or narration in it")
         return self
+
+
+class Resources(BaseModel):
+    """What one job of a stage asks a scheduler for: cores, GPUs, GiB of memory, minutes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cpus: int = Field(1, ge=1)
+    gpus: int = Field(0, ge=0)
+    mem_gib: int = Field(8, ge=1)
+    minutes: int = Field(60, ge=1)
 
 
 class RewardWeights(BaseModel):
@@ -83,7 +95,8 @@ class Profile(BaseModel):
 
     attention: implementation by transformers' name. feature_cache_gib: how much of what the frozen vision tower sees is kept on
     disk, for all runs together; 0 keeps none. processes: that train side by side, one a device, each with batch_size rows;
-    accelerate: how they share the work, a file of `notebooks/profiles/accelerate/`.
+    accelerate: how they share the work, a file of `notebooks/profiles/accelerate/`. resources: by number of the notebook, such as
+    04a; what a scheduler is asked for. tracker: where 04a and 04b show their curves besides `log.jsonl`, see `trackers`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -94,7 +107,7 @@ class Profile(BaseModel):
     fps: float = Field(gt=0)
     max_frames_sft: int = Field(ge=1)
     max_frames_infer: int = Field(ge=1)
-    frame_size: tuple[int, int] | None = None
+    frame_size: FrameSize = None
     max_length: int = Field(ge=16)
     batch_size: int = Field(ge=1)
     accumulation: int = Field(1, ge=1)
@@ -103,6 +116,7 @@ class Profile(BaseModel):
     feature_cache_gib: float = Field(0.0, ge=0)
     processes: int = Field(1, ge=1)
     accelerate: Literal["ddp", "zero2", "fsdp"] = "ddp"
+    tracker: Literal["", "tensorboard", "trackio", "wandb"] = ""
     packed: bool = False
     augment: bool = False
     caption_epochs: float = Field(0.0, ge=0)
@@ -149,6 +163,15 @@ class Profile(BaseModel):
     shown: int = Field(2, ge=1)
     max_new_tokens: int = Field(ge=1)
     dpo: Preferences = Preferences()
+    resources: dict[Literal["01", "02", "03", "04a", "04b", "05", "06", "07"], Resources] = {}
+
+    @model_validator(mode="after")
+    def _frames_have_room(self) -> Profile:
+        count = max(self.max_frames_sft, self.max_frames_infer, self.dpo.max_frames)
+        if isinstance(self.frame_size, Pixels) and self.frame_size.a_frame(count) < self.frame_size.multiple**2:
+            raise ValueError(f"frame_size leaves {self.frame_size.a_frame(count)} pixels for each of {count} frames, expected at "
+                             f"least {self.frame_size.multiple**2}; raise it, or take fewer frames")
+        return self
 
     @model_validator(mode="after")
     def _warm_start_is_at_hand(self) -> Profile:

@@ -22,7 +22,7 @@ from expstar_utils.ranking import fused_scores
 from expstar_utils.records import ExpStarError, Passage, Problem, RetrievalResult
 from expstar_utils.searches import Query, Search, VectorSearch, WordSearch, encode_queries, read_clip
 from expstar_utils.shards import StoredPassages
-from expstar_utils.vectors import index_folder, merged
+from expstar_utils.vectors import index_folder, is_encoded, is_merged, merge, merged
 
 RANK_OFFSET = 9  # of the fused rankings; smaller than usual: the first few decide
 SOME = 64  # queries whose clips are in memory at a time
@@ -109,13 +109,14 @@ def open_knowledge(folder: str | Path = "") -> Sequence[Passage]:
 
 
 def open_retriever(setting: Profile, tower: Path | None = None, parts: Sequence[RetrieverPart] | None = None,
-                   tuning: Sequence[Query] = ()) -> Retriever:
+                   tuning: Sequence[Query] | None = None) -> Retriever:
     """The retriever of a profile over its knowledge base.
 
     Args:
         tower: weights of `lit`'s tower; None takes the shipped ones.
         parts: other searches than the profile's, to compare them as they are, without `diversity`.
-        tuning: held-out queries, with clips where clips will be asked with; a large base's index is tuned on them as it is built.
+        tuning: held-out queries, with clips where clips will be asked with; a large base's index is tuned on them as it is built,
+            when what shards encoded was joined. None builds and joins nothing.
 
     Raises:
         ExpStarError: no knowledge base, no weights, or the vectors of a large base were not made yet.
@@ -151,11 +152,18 @@ def _encoder(name: str, options: str, changed: int) -> Encoder:
 
 
 def _opened(passages: Sequence[Passage], encoder: Encoder, part: RetrieverPart, setting: Profile,
-            tuning: Sequence[Query]) -> Nearest:
-    """Few passages are compared one by one, encoded here and now; of more, the index that was built over their stored vectors."""
-    if not isinstance(passages, StoredPassages) or (len(passages) <= FEW and setting.index_kind in (None, "flat")):
+            tuning: Sequence[Query] | None) -> Nearest:
+    """Few passages are compared one by one, encoded here and now; of more, the index that was built over their stored vectors.
+
+    Vectors that are stored are taken for few passages too; what shards encoded is joined where an index is tuned.
+    """
+    few, there = len(passages) <= FEW and setting.index_kind in (None, "flat"), is_merged if tuning is None else is_encoded
+    if not isinstance(passages, StoredPassages) or (few and not there(passages, encoder)):
         return in_memory(passage_vectors(passages, encoder), encoder.name, content_hash(passages))
-    vectors, folder = merged(passages, encoder), index_folder(passages.folder, encoder)
+    vectors = (merged if tuning is None else merge)(passages, encoder)
+    folder = index_folder(passages.folder, encoder)
+    if few:
+        return in_memory(vectors, encoder.name, passages.sha256)
     if tuning and not is_of(folder, vectors, encoder.name, passages.sha256):
         asked = encode_queries(encoder, part, list(tuning))
         build(vectors, folder, encoder.name, passages.sha256, setting.index_kind, asked, setting.index_recall)

@@ -24,11 +24,13 @@ from tqdm import tqdm
 from expstar_utils import prompts as tags
 from expstar_utils.clips import clip_frames
 from expstar_utils.datasets import Case, by_experiment
-from expstar_utils.files import append_jsonl, read_jsonl
-from expstar_utils.inference import Find, Settings, Step, check_settings, choose, history_of, prediction_of, take_verdicts
+from expstar_utils.files import append_jsonl
+from expstar_utils.inference import Find, Settings, Step, choose, history_of, prediction_of, take_verdicts
 from expstar_utils.media import Frames
+from expstar_utils.predicted import read_predictions, settled
 from expstar_utils.prompts import VIDEO, Prompts
 from expstar_utils.records import ExpStarError, Message, Prediction, Problem
+from expstar_utils.sizes import FrameSize
 
 FramesAs = Literal["images", "video"]
 VERDICT_TOKENS = 8
@@ -233,7 +235,7 @@ def _without_verdict(text: str) -> str:
 
 
 def infer_served(commentator: ServedCommentator, cases: Sequence[Case], root: Path, out: Path, *, fps: float, max_frames: int,
-                 frame_size: tuple[int, int] | None) -> tuple[list[Prediction], list[Problem]]:
+                 frame_size: FrameSize) -> tuple[list[Prediction], list[Problem]]:
     """Predictions of whole experiments, appended to `out` as they come; what is there already is not asked for again.
 
     Experiments go side by side, their steps one after the other. Where one cannot be had, the rest of its experiment is left out,
@@ -242,8 +244,7 @@ def infer_served(commentator: ServedCommentator, cases: Sequence[Case], root: Pa
     Returns:
         (predictions in the order of `cases`, those that are there; a problem for every experiment that was left).
     """
-    done = {p.id: p for p in read_jsonl(out, Prediction)} if out.is_file() else {}
-    check_settings(done, commentator.settings, out)
+    done = read_predictions(out, commentator.settings)
     problems: list[Problem] = []
 
     async def one(steps: list[Case], bar: tqdm) -> None:
@@ -269,4 +270,4 @@ def infer_served(commentator: ServedCommentator, cases: Sequence[Case], root: Pa
                 await asyncio.gather(*(one(steps, bar) for steps in by_experiment(cases)))
     with ThreadPoolExecutor(1) as apart:  # a notebook's own thread has an event loop already
         apart.submit(asyncio.run, run()).result()
-    return [done[c.id] for c in cases if c.id in done], problems
+    return settled(out, done, cases, together=1), problems

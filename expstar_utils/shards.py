@@ -23,6 +23,7 @@ from pyarrow import parquet
 from expstar_utils.files import read_json, replacing, write_json
 from expstar_utils.passages import WORDS, Document, Novelty, cut, new_ones
 from expstar_utils.records import ExpStarError, Passage, Problem
+from expstar_utils.sharing import check_shard
 from expstar_utils.sources import documents
 
 PART_PASSAGES, GROUP_PASSAGES = 20_000, 1000  # in a file; in a group of rows that is read together
@@ -92,8 +93,7 @@ def build(source: Path, out: Path, language: str = "en", shard: int = 0, num_sha
     Raises:
         ExpStarError: no such source, a shard that is none, parts of another source, a full disk.
     """
-    if not 0 <= shard < num_shards:
-        raise ExpStarError(f"shard is {shard} of {num_shards}, expected 0 to {num_shards - 1}; correct it")
+    check_shard(shard, num_shards)
     size = Path(source).stat().st_size if Path(source).is_file() else None
     recipe = {"source": Path(source).name, "size": size, "language": language, "shard": [shard, num_shards], "words": WORDS}
     state = Shard(Path(out) / shard_name(shard, num_shards), recipe)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 from datasets import Dataset, DatasetDict, Features, List, Value
 from pyarrow.parquet import ParquetWriter
 
-from expstar_utils.records import ExpStarError, Sample
+from expstar_utils.files import replacing
+from expstar_utils.records import Sample
 
 ROWS_AT_ONCE = 500
 FEATURES = Features({
@@ -46,20 +46,10 @@ def write_parquet(path: Path, samples: Iterable[Sample]) -> Path:
     Raises:
         ExpStarError: the file cannot be written; what was there before is unchanged.
     """
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rest = iter(samples)
-        with ParquetWriter(str(unfinished), FEATURES.arrow_schema) as writer:
-            while rows := list(islice(rest, ROWS_AT_ONCE)):
-                writer.write_table(to_dataset(rows).with_format("arrow")[:])
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise ExpStarError(f"{path}: cannot be written ({error.strerror}); free space or choose another run_dir") from error
-    finally:
-        if unfinished.exists():
-            unfinished.unlink()
+    rest = iter(samples)
+    with replacing(path) as unfinished, ParquetWriter(str(unfinished), FEATURES.arrow_schema) as writer:
+        while rows := list(islice(rest, ROWS_AT_ONCE)):
+            writer.write_table(to_dataset(rows).with_format("arrow")[:])
     return path
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
 
+from expstar_utils.files import replacing
 from expstar_utils.models import FRAME_PX, trained_tower, vision_config
 
 DIMENSIONS = 384  # of MiniLM's space
@@ -54,8 +55,8 @@ def to_pixels(frames: np.ndarray) -> torch.Tensor:
 
 def save_tower(tower: Tower, path: Path) -> Path:
     """Write the tower's weights (bf16 safetensors)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.to(torch.bfloat16).contiguous() for k, v in tower.state_dict().items()}, path)
+    with replacing(path) as unfinished:
+        save_file({k: v.to(torch.bfloat16).contiguous() for k, v in tower.state_dict().items()}, unfinished)
     return path
 
 

@@ -16,7 +16,7 @@ from expstar_utils.augmentation import augment
 from expstar_utils.clips import clip_frames
 from expstar_utils.datasets import Case
 from expstar_utils.encoders import encode_texts
-from expstar_utils.files import append_jsonl
+from expstar_utils.files import append_jsonl, replacing
 from expstar_utils.models import FRAME_PX
 from expstar_utils.tower import Tower, load_tower, to_pixels
 
@@ -120,8 +120,8 @@ def refit(source: Path, cases: Sequence[Case], frames: list[np.ndarray], knobs: 
 def _save(path: Path, tower: Tower, log_scale: nn.Parameter, optimizer, schedule, step: int) -> None:
     state = {"tower": tower.state_dict(), "log_scale": log_scale.data, "optimizer": optimizer.state_dict(),
              "schedule": schedule.state_dict(), "step": step}
-    torch.save(state, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+    with replacing(path) as unfinished:
+        torch.save(state, unfinished)
 
 
 def _resume(path: Path, tower: Tower, log_scale: nn.Parameter, optimizer, schedule) -> int:

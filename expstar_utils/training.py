@@ -17,12 +17,13 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from expstar_utils import trackers
 from expstar_utils.adapters import lora, prepare_warm_started, save_adapter
 from expstar_utils.attention import causal_blocks
 from expstar_utils.batches import LengthBatches, VideoCollator, over_long, row_lengths
 from expstar_utils.encoding import IGNORED, decision_tokens, weigh_decisions
 from expstar_utils.features import remember_features
-from expstar_utils.files import append_jsonl, write_jsonl
+from expstar_utils.files import append_jsonl, explained, write_jsonl
 from expstar_utils.models import fast_dtype, quirks
 from expstar_utils.packing import shared_groups, shares
 from expstar_utils.profiles import Profile
@@ -245,19 +246,20 @@ def common_arguments(profile: Profile, folder: Path, seed: int, max_steps: int) 
             "learning_rate": profile.sft_lr, "warmup_steps": profile.warmup, "lr_scheduler_type": "cosine", "max_grad_norm": 1.0,
             "bf16": fast_dtype(profile.dtype) == torch.bfloat16, "use_cpu": not torch.cuda.is_available(), "max_length": None,
             "activation_checkpointing": profile.gradient_checkpointing,
-            "activation_checkpointing_kwargs": {"use_reentrant": False}, "remove_unused_columns": False, "report_to": "none",
+            "activation_checkpointing_kwargs": {"use_reentrant": False}, "remove_unused_columns": False,
             "save_steps": profile.save_steps, "save_total_limit": 1, "seed": seed, "data_seed": seed,
-            "dataloader_pin_memory": False}
+            "dataloader_pin_memory": False} | trackers.arguments(profile.tracker, folder)
 
 
 @contextmanager
 def efficient(trainer: Trainer, packed: bool) -> Iterator[None]:
-    """How a trainer's model is run: attention in blocks, no casts to and fro under autocast, advice when memory runs out.
+    """How a trainer's model is run: attention in blocks, no casts to and fro under autocast, advice when memory or disk run out.
 
     The casts cost a twelfth of a step, the stock attention a fifth of one on a CPU.
     """
     blocks = causal_blocks(trainer.model.get_base_model(), active=trainer.args.use_cpu or packed)
-    with disable_input_dtype_casting(trainer.model, active=trainer.args.bf16), blocks, memory_advice():
+    advice = memory_advice(), explained(Path(trainer.args.output_dir))
+    with disable_input_dtype_casting(trainer.model, active=trainer.args.bf16), blocks, advice[0], advice[1]:
         yield
 
 

@@ -20,6 +20,7 @@ from expstar_utils.nearest import check_vectors
 from expstar_utils.profiles import load_profile
 from expstar_utils.records import ExpStarError
 from expstar_utils.shards import StoredPassages, metadata
+from expstar_utils.sharing import share
 
 VECTORS, ABOUT = "vectors.npy", "vectors.json"
 
@@ -42,11 +43,10 @@ def encode_shard(passages: StoredPassages, encoder: Encoder, shard: int = 0, num
     Raises:
         ExpStarError: a shard that is none, a vector that is not of length 1 (names the passage), a full disk.
     """
-    if not 0 <= shard < num_shards:
-        raise ExpStarError(f"shard is {shard} of {num_shards}, expected 0 to {num_shards - 1}; correct it")
-    if _is_merged(passages, encoder):
+    mine = share(range(len(passages.parts)), shard, num_shards)
+    if is_merged(passages, encoder):
         return 0
-    todo = [n for n in range(shard, len(passages.parts), num_shards) if not _is_encoded(passages, encoder, n)]
+    todo = [n for n in mine if not _is_encoded(passages, encoder, n)]
     sizes = [passages.ends[n] - (passages.ends[n - 1] if n else 0) for n in todo]
     with tqdm(total=sum(sizes), desc=f"{encoder.name} {shard} of {num_shards}", unit="passage") as bar:
         for n, size in zip(todo, sizes, strict=True):
@@ -74,7 +74,13 @@ def _is_encoded(passages: StoredPassages, encoder: Encoder, number: int) -> bool
     return file.is_file() and about.is_file() and read_json(about) == wanted
 
 
-def _is_merged(passages: StoredPassages, encoder: Encoder) -> bool:
+def is_encoded(passages: StoredPassages, encoder: Encoder) -> bool:
+    """Whether the vectors of all passages are there, as one array or still part by part."""
+    return is_merged(passages, encoder) or all(_is_encoded(passages, encoder, n) for n in range(len(passages.parts)))
+
+
+def is_merged(passages: StoredPassages, encoder: Encoder) -> bool:
+    """Whether the vectors of all passages are there as one array."""
     folder = index_folder(passages.folder, encoder)
     wanted = _about(encoder, passages.sha256, len(passages))
     return (folder / ABOUT).is_file() and read_json(folder / ABOUT) == wanted
@@ -87,7 +93,7 @@ def merge(passages: StoredPassages, encoder: Encoder) -> np.ndarray:
         ExpStarError: a part was not encoded yet (names it), a full disk.
     """
     folder = index_folder(passages.folder, encoder)
-    if not _is_merged(passages, encoder):
+    if not is_merged(passages, encoder):
         if missing := [n for n in range(len(passages.parts)) if not _is_encoded(passages, encoder, n)]:
             raise ExpStarError(f"{passages.parts[missing[0]]}: has no vectors of {encoder.name} yet, {len(missing)} of "
                                f"{len(passages.parts)} parts are missing; run `python -m expstar_utils.vectors` for its shard")
@@ -110,7 +116,7 @@ def merged(passages: StoredPassages, encoder: Encoder) -> np.ndarray:
         ExpStarError: it is not there, or is of other passages or another encoder.
     """
     folder = index_folder(passages.folder, encoder)
-    if not _is_merged(passages, encoder):
+    if not is_merged(passages, encoder):
         raise ExpStarError(f"{passages.folder}: its passages have no vectors of {encoder.name}; run `python -m "
                            "expstar_utils.vectors` with this profile")
     return np.load(folder / VECTORS, mmap_mode="r")

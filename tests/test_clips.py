@@ -1,5 +1,6 @@
 """Frames that are kept are those that were sampled, and nothing stale or torn is ever read."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from expstar_utils.clips import clip_frames, kept_frames
 from expstar_utils.miniatures import noise_clip
 from expstar_utils.records import ExpStarError, VirtualClip
+from expstar_utils.sizes import Pixels
 
 
 def same(a, b) -> bool:
@@ -40,10 +42,21 @@ def test_what_is_kept_is_read_and_not_decoded_again(film, tmp_path, monkeypatch)
 def test_another_request_or_a_changed_video_is_decoded(film, tmp_path):
     def frames(*span, **changes):
         return kept_frames(tmp_path / "kept", film, *span, **{"fps": 2.0, "max_frames": 4} | changes)
-    seen = [frames(), frames(max_frames=3), frames(0.5, 1.5), frames(size_px=(8, 8))]
+    seen = [frames(), frames(max_frames=3), frames(0.5, 1.5), frames(size_px=(8, 8)),
+            *(frames(size_px=Pixels(**limit)) for limit in ({"frame": 28 * 28}, {"frame": 28 * 56}, {"frame": 28 * 56, "multiple": 4}))]
     noise_clip(film, 1, 1)
     seen.append(frames())
     assert not any(same(a, b) for i, a in enumerate(seen) for b in seen[:i])
+
+
+def test_frames_that_were_kept_are_found_again_by_whoever_asks_as_before(film, tmp_path):
+    """The name of a file hangs on the text of a size: that of a height and a width, and of none, is the one it always was."""
+    state = film.stat()
+    for size in ((8, 8), None):
+        kept_frames(tmp_path / "kept", film, 0.5, 1.5, fps=2.0, max_frames=4, size_px=size)
+        asked = (str(film), (state.st_size, state.st_mtime_ns), (0.5, 1.5), [("fps", 2.0), ("max_frames", 4), ("size_px", size)])
+        digest = hashlib.sha256(repr(asked).encode()).hexdigest()
+        assert (tmp_path / "kept" / digest[:2] / f"{digest}.npz").is_file()
 
 
 def test_a_torn_file_of_kept_frames_is_made_again(film, tmp_path):

@@ -23,13 +23,14 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
            for p in sorted((ROOT / "expstar_utils").rglob("*.py"))}
 LAYERS = (  # bottom first; a module imports from its own layer or from those before it
-    {"records"},
+    {"records", "sizes"},
     {"files"},
-    {"media", "prompts", "profiles", "weights", "runlog", "chat"},
+    {"media", "prompts", "profiles", "weights", "runlog", "chat", "sharing", "ledger", "seeds", "trackers", "content",
+     "locks"},
     {"clips", "mini", "pairs", "cutting", "datasets", "encoding", "models", "miniatures", "knowledge", "decoding", "decisions",
      "listening", "speech", "annotate", "packing", "equations", "adapters", "features",
      "siblings", "differences", "ratings", "significance", "augmentation", "passages", "sources", "shards", "nearest",
-     "ranking", "frozen"},
+     "ranking", "frozen", "predicted"},
     {"attention", "scoring", "batches", "captions", "lent_tower", "choices", "unclear", "evaclip", "viclip", "tower", "encoders",
      "vectors", "searches", "retrieval", "grading", "annotators", "completion"},
     {"corpus", "tabular", "tower_training", "connector_training", "training", "inference", "rewards", "metrics"},
@@ -38,7 +39,9 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"serving", "compared", "launching"},
     {"publishing"},
     {"export", "figures", "inspector", "card"},
-    {"quickstart"},
+    {"quickstart", "jobs"},
+    {"plans"},
+    {"schedule"},
 )
 IMPORT_NAMES = {"beautifulsoup4": "bs4", "faiss-cpu": "faiss", "markdown-it-py": "markdown_it", "open-clip-torch": "open_clip",
                 "openai-whisper": "whisper", "opencv-python-headless": "cv2", "pillow": "PIL", "piper-tts": "piper",

@@ -12,12 +12,11 @@ from expstar_utils import inference, models
 from expstar_utils.datasets import Case
 from expstar_utils.decoding import RereadingDecoder
 from expstar_utils.encoding import encode_dialogue, encode_prefix, text_ids
-from expstar_utils.files import read_jsonl
 from expstar_utils.inference import Commentator, Settings, Step, infer, retrieval_prob
 from expstar_utils.media import sample_frames
 from expstar_utils.miniatures import MINIATURES, miniature_smolvlm
 from expstar_utils.prompts import IRRELEVANT, NO_RETRIEVAL, RELEVANT, RETRIEVAL, load_prompts, parse
-from expstar_utils.records import ExpStarError, Message, Passage, Prediction
+from expstar_utils.records import ExpStarError, Message, Passage
 
 PASSAGES = [Passage(id=f"p{i}", title=t, text=f"{t} burns with {t} light and should be kept under oil.")
             for i, t in enumerate(("Sodium", "Copper", "Lithium", "Potassium and its friends"))]
@@ -344,8 +343,8 @@ def test_a_killed_run_goes_on_where_it_stopped(smolvlm, root, tmp_path, monkeypa
         return PASSAGES[:k]
     for mine, its in zip(run(smolvlm, root, out, retriever=counting), whole, strict=True):
         assert_same(mine, its)
-    assert len(calls) == len(CASES) - survived
-    assert sorted(p.id for p in read_jsonl(out, Prediction)) == sorted(c.id for c in CASES)
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert len(calls) == len(CASES) - survived // 2 * 2  # two go side by side, and are done again together
 
 
 def test_predictions_of_other_settings_are_refused(smolvlm, root, tmp_path):

@@ -17,6 +17,7 @@ from PIL import Image
 from expstar_utils.clips import clip_frames
 from expstar_utils.media import probe, sample_frames, sample_times
 from expstar_utils.records import ExpStarError, VirtualClip
+from expstar_utils.sizes import Pixels, scaled
 
 BITS = 8
 
@@ -248,6 +249,22 @@ def test_size_is_height_and_width_asked_for(size_px, videos):
     assert frames.pixels.shape[1:] == (*size_px, 3)
     assert frames.pixels.dtype == np.uint8
     assert numbers(frames.pixels) == numbers(sample_frames(videos["odd_size.mkv"], fps=2).pixels)
+
+
+@pytest.mark.parametrize(("size", "turns"), [((96, 64), 0), ((64, 96), 1), ((130, 70), 2), ((300, 90), 3)])
+def test_a_limit_of_pixels_gives_the_frames_that_the_size_it_stands_for_gives(size, turns, tmp_path):
+    """Of films as they are shown; the limit of a clip counts the frames that come, not those that might."""
+    path = write_video(tmp_path / "film.mp4", [100 * n for n in range(20)], size=size, turns=turns)
+    for limit in (Pixels(frame=56 * 56), Pixels(frame=10**6, clip=40_000), Pixels(frame=10**6)):
+        found = sample_frames(path, fps=3, size_px=limit)
+        height, width = found.pixels.shape[1:3]
+        assert (height, width) == scaled(limit, *size[::-1], len(found.pixels))
+        assert (height > width) == (size[1] > size[0]) or height == width
+        named = sample_frames(path, fps=3, size_px=(height, width))
+        assert np.array_equal(found.pixels, named.pixels)
+        assert np.array_equal(found.times_s, named.times_s)
+    few, many = (sample_frames(path, fps=fps, size_px=Pixels(frame=10**6, clip=20_000)).pixels.shape for fps in (1, 10))
+    assert few[1] * few[2] > many[1] * many[2]
 
 
 def test_blanked_frames_are_grey_all_over_and_keep_their_times(videos):

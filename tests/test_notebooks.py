@@ -115,6 +115,30 @@ def test_exit_status_of_01_tells_of_errors_and_not_of_notes(raw, tmp_path):
     assert (record["problems"], record["notes"]) == (0, 1)
 
 
+def test_shards_of_01_and_one_job_more_leave_what_one_job_leaves(raw, tmp_path):
+    write_json(raw / "dataset/chemistry/step/03-Lost.json", {})  # belongs to no video, and so to no shard
+    given = {"raw_root": str(raw), "fail_on_problems": False}
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    for shard in range(2):
+        execute("01_video_commentary_pairs", tmp_path, **given, run_dir=str(run), shard=shard, shards=2)
+        its = [row["file"] for row in read_json(run / f"1_pairs/shard-{shard}-of-2.problems.json")]
+        assert {Path(name).stem for name in its} == ({"02-Beam"} if shard else set())
+        record = read_json(run / f"1_pairs/shard-{shard}-of-2.metrics.json")
+        assert (record["parameters"]["shard"], record["metrics"]["videos"]) == (shard, 1 - shard)
+    assert not (run / "1_pairs/problems.json").exists()
+    for folder in (run, whole):
+        execute("01_video_commentary_pairs", tmp_path, **given, run_dir=str(folder))
+    def left(folder):
+        return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.json")
+                if not p.name.startswith("shard-") and p.name != "metrics.json"}
+    assert left(run) == left(whole)
+    assert len(left(whole)) == 2
+    metrics = [read_json(folder / "1_pairs/metrics.json")["metrics"] for folder in (run, whole)]
+    assert metrics[0] == metrics[1]
+    with pytest.raises(papermill.PapermillExecutionError, match="shard is 2 of 2, expected 0 to 1; correct it"):
+        execute("01_video_commentary_pairs", tmp_path, **given, run_dir=str(run), shard=2, shards=2)
+
+
 def test_steps_without_any_note_are_a_data_set_too(raw, tmp_path):
     run = tmp_path / "run"
     execute("01_video_commentary_pairs", tmp_path, raw_root=str(raw), run_dir=str(run), fail_on_problems=False)
@@ -239,6 +263,27 @@ def test_05_writes_from_frozen_results_and_refuses_those_of_other_queries(chain,
     write_jsonl(frozen, [r.model_copy(update={"query": "Another title."}) for r in results])
     with pytest.raises(papermill.PapermillExecutionError, match="was found for 'Another title"):
         execute("05_infer", tmp_path, **given, retrieval_results=str(frozen))
+
+
+def test_05_takes_over_what_its_shards_wrote(chain, tmp_path):
+    """The first shard has all eight experiments that go side by side, the second has none; then no model is needed."""
+    run, name = tmp_path / "run", "5_predictions/test-free-adaptive"
+    for earlier in ("2_datasets", "3_index", "4_sft", "4_dpo"):
+        shutil.copytree(chain / earlier, run / earlier, ignore=shutil.ignore_patterns("checkpoints"))
+    given = {"profile": str(chain.parent / "choosing.yaml"), "run_dir": str(run), "data_root": str(chain.parent / "mini"),
+             "split": "test", "smoke": True}
+    for shard in range(2):
+        execute("05_infer", tmp_path, **given, shard=shard, shards=2)
+    wanted = (chain / f"{name}.jsonl").read_bytes()
+    assert (run / f"{name}.shard-0-of-2.jsonl").read_bytes() == wanted
+    assert (run / f"{name}.shard-1-of-2.jsonl").read_bytes() == b""
+    for tuned in (run / "4_sft", run / "4_dpo"):
+        (tuned / "adapter" / "adapter_config.json").unlink(missing_ok=True)
+    execute("05_infer", tmp_path, **given)
+    assert (run / f"{name}.jsonl").read_bytes() == wanted
+    assert read_json(run / f"{name}.problems.json") == []
+    mine, its = (read_json(folder / f"{name}.metrics.json")["metrics"] for folder in (run, chain))
+    assert mine == its
 
 
 def test_passages_of_unseen_variants_are_kept_out_of_training(chain):

@@ -1,6 +1,7 @@
 """From raw files to pairs: the published pairs come out as published, files go together only when they must, slips are listed."""
 
 import json
+import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from expstar_utils.media import probe
 from expstar_utils.mini.build import build as build_mini
 from expstar_utils.miniatures import noise_clip
 from expstar_utils.records import ExpStarError
+from expstar_utils.sharing import share
 
 DEMO = Path(__file__).parents[2] / "shared" / "expstar_demo"
 needs_demo = pytest.mark.skipif(not DEMO.is_dir(), reason=f"the published demo is not at {DEMO}")
@@ -262,6 +264,33 @@ def test_clips_as_files_lie_where_the_published_ones_do(raw, monkeypatch):
     cut()
     assert asked == [["01-Flame_step_2.mp4"], ["01-Flame_step_1.mp4", "01-Flame_step_2.mp4"]]  # the video was copied anew
     assert pairs.find_experiments(root)[0] == [found]  # clips are no raw videos
+
+
+def test_shards_at_once_and_one_run_more_are_the_whole(raw):
+    """Three processes write pairs and clips into the same folders; the run after them cuts nothing and tells of all videos."""
+    for name in ("01-Flame", "02-Candle", "03-Lens", "04-Spring"):
+        root = raw(name, title_en="T", title_zh="T")
+    (root / "source_video/chemistry/ch_1/02-Candle.mp4").write_bytes(b"\0" * 500)
+    found, _ = pairs.find_experiments(root)
+    def built(folder, experiments):
+        return pairs.build_pairs(experiments, root, root / folder, clips=root / f"{folder}_clips")
+    whole = built("whole", found)
+    context = multiprocessing.get_context("fork")
+    jobs = [context.Process(target=built, args=("1_pairs", share(found, shard, 3))) for shard in range(3)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert [job.exitcode for job in jobs] == [0, 0, 0]
+    def content(folder):
+        return {p.relative_to(root / folder): (p.read_bytes(), p.stat().st_mtime_ns) for p in (root / folder).rglob("*.*")}
+    cut = content("1_pairs_clips")
+    assert built("1_pairs", found) == whole
+    assert len(whole) == 4  # a broken video, and three whose clips were encoded as a whole
+    assert content("1_pairs_clips") == cut
+    for folder in ("1_pairs", "1_pairs_clips"):
+        its, other = content(folder), content(folder.replace("1_pairs", "whole"))
+        assert {path: data for path, (data, _) in its.items()} == {path: data for path, (data, _) in other.items()}
 
 
 def test_a_second_run_gives_the_same_bytes_and_drops_steps_that_are_gone(raw):

@@ -42,6 +42,7 @@ def test_published_setting_is_that_of_the_paper():
     published = {"base": "Qwen/Qwen2.5-VL-7B-Instruct", "dtype": "bfloat16", "fps": 1.0, "max_frames_sft": 64,
                  "max_frames_infer": 24, "max_length": 4096, "batch_size": 1, "sft_epochs": 3, "sft_lr": 1e-4, "warmup": 0.05,
                  "lora_r": 16, "lora_alpha": 32, "passages": 8, "max_new_tokens": 1024}
+    assert paper.frame_size.frame == 768 * 16 * 16
     assert {key: getattr(paper, key) for key in published} == published
     [retriever] = paper.retrievers
     assert (retriever.options["model"], retriever.text, retriever.video) == ("EVA-CLIP-8B", 0.3, 0.7)
@@ -71,12 +72,28 @@ def test_unknown_key_is_named(key, changed):
     ("fps", 0), ("fps", -1.0), ("max_frames_sft", 0), ("max_frames_infer", 0), ("max_length", 3), ("batch_size", 0),
     ("batch_size", 1.5), ("accumulation", 0), ("sft_epochs", 0), ("sft_lr", 0), ("sft_lr", "fast"), ("warmup", -0.1),
     ("lora_r", 0), ("passages", 0), ("max_new_tokens", 0), ("max_relevant", -1), ("max_irrelevant", -1), ("diversity", -0.1),
-    ("index_recall", 0), ("index_kind", "annoy"), ("dtype", "int4"), ("history", "none"), ("frame_size", [128])])
+    ("index_recall", 0), ("index_kind", "annoy"), ("dtype", "int4"), ("history", "none"), ("frame_size", [128]),
+    ("frame_size", [128, 1.5]), ("frame_size", "small"), ("frame_size", {"frame": 0}), ("frame_size", {"clip": 10**6}),
+    ("frame_size", {"frame": 10**6, "clips": 1})])
 def test_value_out_of_range_is_named_with_its_key(key, value, changed):
     for wrong in (lambda: load_profile(changed(**{key: value})), lambda: load_profile("tiny", **{key: value})):
         with pytest.raises(ExpStarError, match=rf"\.yaml: {key}.* is .*, expected: ") as caught:
             wrong()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("size", "said"), [
+    ({"frame": 783}, "783 pixels for each of 64 frames, expected at least 784"),
+    ({"frame": 1000, "multiple": 32}, "1000 pixels for each of 64 frames, expected at least 1024"),
+    ({"frame": 10**5, "clip": 50_000}, "781 pixels for each of 64 frames, expected at least 784")])
+def test_a_limit_without_room_for_a_frame_is_named(size, said):
+    with pytest.raises(ExpStarError, match=f"frame_size leaves {said}; raise it, or take fewer frames"):
+        load_profile("paper", frame_size=size)
+
+
+def test_a_profile_with_a_limit_of_pixels_survives_a_file():
+    paper = load_profile("paper")
+    assert Profile.model_validate(paper.model_dump(mode="json")) == Profile.model_validate_json(paper.model_dump_json()) == paper
 
 
 def test_missing_key_is_named(tmp_path):

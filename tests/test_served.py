@@ -19,6 +19,7 @@ from expstar_utils.datasets import Case
 from expstar_utils.files import read_jsonl
 from expstar_utils.inference import Settings, Step
 from expstar_utils.media import sample_frames
+from expstar_utils.predicted import cases_of_shard, gathered
 from expstar_utils.prompts import NO_RETRIEVAL, RETRIEVAL, load_prompts, parse
 from expstar_utils.records import ExpStarError, Message, Passage, Prediction
 from expstar_utils.served import Reply, ServedCommentator, Server, chat_messages, decided, infer_served
@@ -194,6 +195,23 @@ def test_what_is_there_is_not_asked_for_again(endpoint, root, tmp_path):
     assert {p.id for p in read_jsonl(tmp_path / "p.jsonl", Prediction)} == {c.id for c in CASES}
     with pytest.raises(ExpStarError, match="made with tau=0.5, expected tau=0.9"):
         run(url, root, tmp_path / "p.jsonl", settings=Settings(**(vars(SETTINGS) | {"tau": 0.9})))
+
+
+def test_shards_through_a_server_gathered_are_the_whole_to_the_byte(endpoint, root, tmp_path):
+    """Whoever answers first: the file ends in the order of the experiments."""
+    def late(messages):
+        time.sleep(0.05 * any("Step 2" in text for text in said(messages)) + 0.02 * (len(asked) % 3))
+        return teacher(messages)
+    url, asked = endpoint(late)
+    run(url, root, tmp_path / "whole.jsonl")
+    for shard in range(2):
+        run(url, root, tmp_path / f"p.shard-{shard}-of-2.jsonl", cases_of_shard(CASES, 1, shard, 2))
+    count = len(asked)
+    assert len(gathered(tmp_path / "p.jsonl", CASES, SETTINGS, 1)) == len(CASES)
+    found, problems = run(url, root, tmp_path / "p.jsonl")
+    assert (len(asked), problems) == (count, [])
+    assert [p.id for p in found] == [c.id for c in CASES]
+    assert (tmp_path / "p.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def test_history_is_what_the_server_said_before(endpoint, root, tmp_path):

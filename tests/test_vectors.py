@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.wiki_dump import write_dump
 from expstar_utils import retrieval, shards, vectors
+from expstar_utils.encoders import TextEncoder, load_encoder
 from expstar_utils.files import read_json, write_json
 from expstar_utils.profiles import load_profile
 from expstar_utils.records import ExpStarError
@@ -195,6 +196,41 @@ def test_a_stored_base_is_encoded_merged_indexed_and_asked(kb, profile, monkeypa
     assert [p.id for p in again.find(asked, 8)] == [p.id for p in retriever.find(asked, 8)]
     assert again.searches[1][0].nearest.manifest.kind == "hnsw"
     assert retrieval.content_hash(kb) == kb.sha256
+
+
+@pytest.fixture
+def few(tmp_path):
+    """Two shards of a few passages, and a profile that searches them by MiniLM."""
+    dump = write_dump(tmp_path / "few.xml", 9)
+    for shard in range(2):
+        shards.build(dump, tmp_path / "few", shard=shard, num_shards=2)
+    return StoredPassages(tmp_path / "few"), load_profile("tiny", knowledge_base=str(tmp_path / "few"),
+                                                          retrievers=[{"name": "bm25"}, {"name": "text"}])
+
+
+@pytest.mark.parametrize("kind", ["hnsw", None])
+def test_what_shards_encoded_is_joined_and_not_encoded_again(few, monkeypatch, kind):
+    """As notebook 03 opens it, and then 05: with an index, or few passages that are compared one by one."""
+    stored, setting = few[0], few[1].model_copy(update={"index_kind": kind})
+    assert [encode_shard(stored, load_encoder("text"), shard, 2) for shard in range(2)] == [1, 1]
+    encode, said = TextEncoder.encode_texts, []
+    def noted(self, texts):
+        said.extend(texts)
+        return encode(self, texts)
+    monkeypatch.setattr(TextEncoder, "encode_texts", noted)
+    tuning = [Query(p.title, p.text[:60]) for p in list(stored)[:5]]
+    made = open_retriever(setting, tuning=tuning)
+    again = open_retriever(setting)
+    assert not set(said) & {f"{p.title}. {p.text}" for p in stored}
+    assert len(merged(stored, load_encoder("text"))) == len(stored)
+    assert made.rank(tuning, 8) == again.rank(tuning, 8)
+
+
+def test_notebook_03_says_which_shard_is_missing(few):
+    stored, setting = few[0], few[1].model_copy(update={"index_kind": "hnsw"})
+    encode_shard(stored, load_encoder("text"), 0, 2)
+    with pytest.raises(ExpStarError, match=r"part-\d+\.parquet: has no vectors of text:.+ 1 of 2 parts .+ for its shard"):
+        open_retriever(setting, tuning=[Query("Light")])
 
 
 def test_course_notes_need_no_more_than_their_passages(tmp_path):

@@ -33,6 +33,7 @@ from expstar_utils.figures.style import (
 from expstar_utils.files import read_jsonl
 from expstar_utils.prompts import NO_RETRIEVAL, RETRIEVAL, Commentary, parse
 from expstar_utils.records import ExpStarError, Passage, Prediction
+from expstar_utils.sharing import whole_files
 
 FILES = ("test_unseen-free-adaptive", "test-free-adaptive", "val-free-adaptive")  # the first that is there
 SECTIONS = {"narration": "Procedure", "principle": "Principle", "safety": "Safety"}
@@ -78,7 +79,7 @@ def choose(run: Path, seed: int, ids: Sequence[str] = ()) -> list[Example]:
     Raises:
         ExpStarError: an id is not there, or a file is not what it should be.
     """
-    paths = {path.stem: path for path in sorted((Path(run) / "5_predictions").glob("*.jsonl"))}
+    paths = {path.stem: path for path in whole_files(Path(run) / "5_predictions")}
     name = next((name for name in (*FILES, *paths) if name in paths), None)
     if name is None:
         return []

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from expstar_utils import ledger, seeds
 from expstar_utils.datasets import Case
 from expstar_utils.files import read_json, read_jsonl
 from expstar_utils.records import ExpStarError, Record
@@ -73,13 +74,14 @@ def gather(run: Path, benchmarks: Path) -> tuple[Numbers, list[str]]:
     Returns:
         (numbers, problems). Keys, each there only where its stage is: `subjects` (clips by subject), `steps`, `seconds`
         (`{edges, counts}`), `statistics`, `recall`, `chance`, `training` (`{stage: [[step, loss]]}`), `dpo`
-        (`[{step, loss, accuracy, margin}]`), `rewards` (`{component: {n, mean, counts}}`), those of `EVALUATED`, `code`
-        (commit by stage), `speed`.
+        (`[{step, loss, accuracy, margin}]`), `rewards` (`{component: {n, mean, counts}}`), those of `EVALUATED`, `seeds`
+        (`seeds.over_seeds`), `code` (commit by stage), `speed`.
         Problems: a sentence for each file that is there and cannot be used.
     """
     numbers: Numbers = {}
     problems: list[str] = []
-    readers: tuple[Callable[[Path], Numbers], ...] = (_cases, _statistics, _index, _training, _dpo, _rewards, _evaluated, _code)
+    readers: tuple[Callable[[Path], Numbers], ...] = (_cases, _statistics, _index, _training, _dpo, _rewards, _evaluated, _seeds,
+                                                         _code)
     for read, folder in [*((reader, Path(run)) for reader in readers), (_speed, Path(benchmarks))]:
         try:
             numbers |= {key: value for key, value in read(folder).items() if value}
@@ -156,6 +158,11 @@ def _rewards(run: Path) -> Numbers:
 def _evaluated(run: Path) -> Numbers:
     path = run / "6_metrics" / "metrics.json"
     return {key: read_metrics(path).get(key) for key in EVALUATED} if path.is_file() else {}
+
+
+def _seeds(run: Path) -> Numbers:
+    rows, _ = ledger.gather(ledger.home(run))
+    return {"seeds": seeds.over_seeds(rows, ledger.name_of(run))}
 
 
 def _code(run: Path) -> Numbers:

@@ -55,6 +55,7 @@ def main_results(numbers: Numbers, labels: Labels) -> Drawing:
     intervals, ours = numbers.get("intervals") or {}, []
     for stem, text in texts.items():
         ours += _own_rows(run_label(stem, labels), text["lines"][0], columns, intervals.get(stem, {}))
+        ours += _seed_rows((numbers.get("seeds") or {}).get(stem), columns)
     if ours:
         blocks.append(Block(f"{labels.own}: {APART}", ours, own=True))
         caption += _own_caption(labels, columns)
@@ -163,6 +164,13 @@ def _own_rows(name: str, values: Mapping[str, Any], columns: Sequence[str],
     if any(column in intervals for column in columns):
         rows.append(["95 % interval", *("{:.1f}–{:.1f}".format(*intervals[c]) if c in intervals else "" for c in columns)])
     return rows
+
+
+def _seed_rows(found: Mapping[str, Any] | None, columns: Sequence[str]) -> list[list[str]]:
+    if not found:
+        return []
+    cells = ("{:.1f}±{:.1f}".format(found["mean"][c], found["sd"][c]) if c in found["mean"] else "" for c in columns)
+    return [[f"mean ± SD, {len(found['seeds'])} seeds", *cells]]
 
 
 def _own_caption(labels: Labels, columns: Sequence[str]) -> str:

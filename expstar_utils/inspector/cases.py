@@ -17,6 +17,7 @@ from expstar_utils.inspector.marks import FLAGS, SECTIONS, Mark, mark_of
 from expstar_utils.metrics import load_truth
 from expstar_utils.prompts import parse
 from expstar_utils.records import ExpStarError, Prediction, Record
+from expstar_utils.sharing import whole_files
 
 R = TypeVar("R", bound=Record)
 ORDERS = {"given": "in order", "agreement": "least agreement first", "confidence": "least sure first"}
@@ -150,7 +151,7 @@ class Casebook:
             self.problems.append(f"{error}; references are taken from the predictions, and what has no case shows no clip")
 
     def _read_predictions(self, folder: Path, prefix: str) -> None:
-        paths = sorted((folder / "5_predictions").glob("*.jsonl"), key=lambda path: path.stem)
+        paths = sorted(whole_files(folder / "5_predictions"), key=lambda path: path.stem)
         if not paths:
             self.problems.append(f"{folder / '5_predictions'}: found no predictions; run notebook 05")
         for path in paths:
