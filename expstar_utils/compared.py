@@ -6,7 +6,6 @@ the others were fine-tuned on the baseline rows.
 
 from __future__ import annotations
 
-import csv
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,8 @@ from expstar_utils.datasets import Case
 from expstar_utils.files import describe, read_yaml
 from expstar_utils.inference import Commentator, Settings, Step, prediction_of
 from expstar_utils.prompts import Prompts
+from expstar_utils.published import TABLES
+from expstar_utils.published import published as published_table
 from expstar_utils.records import ExpStarError, Prediction
 from expstar_utils.served import ServedCommentator
 
@@ -67,9 +68,7 @@ def find_row(name: str, path: Path | None = None) -> ModelRow:
 
 def published(row: str, table: str = "main_results", path: Path | None = None) -> dict[str, float]:
     """Published numbers of a row, by metric; none where the paper has no such row."""
-    with open(path or DATA / "paper" / "tables.csv", encoding="utf8", newline="") as file:
-        return {line["metric"]: float(line["value"]) for line in csv.DictReader(file)
-                if (line["table"], line["row"]) == (table, row)}
+    return {line["metric"]: float(line["value"]) for line in published_table(table, path or TABLES) if line["row"] == row}
 
 
 def draw_examples(train: Sequence[Case], count: int, seed: int) -> list[Case]:

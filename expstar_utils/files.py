@@ -107,7 +107,8 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if unfinished.is_dir():
             shutil.rmtree(unfinished)
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, or no folder for it
+            unfinished.unlink()
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -234,10 +235,10 @@ def _execute(job: Job) -> None:
     given = {name: value for name, value in job.parameters.items() if name in known}
     job.log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with explained(job.log):
+        with explained(job.log), tempfile.TemporaryDirectory(prefix="kernel-") as sockets:  # no port that another may take first
             papermill.execute_notebook(job.notebook, str(job.log), given, cwd=str(ROOT), log_output=False,
                                        progress_bar={"desc": job.name, "mininterval": 5},
-                                       config=Config({"KernelManager": {"transport": "ipc"}}))  # the node's others hear nothing
+                                       config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}))
     except PapermillExecutionError as error:
         said = str(error.evalue).strip().splitlines() or [error.ename]
         raise ExpStarError(f"{job.log}, cell {error.cell_index + 1}: {error.ename}: {said[0][:600]}; see "

@@ -43,7 +43,7 @@ def test_another_request_or_a_changed_video_is_decoded(film, tmp_path):
     def frames(*span, **changes):
         return kept_frames(tmp_path / "kept", film, *span, **{"fps": 2.0, "max_frames": 4} | changes)
     seen = [frames(), frames(max_frames=3), frames(0.5, 1.5), frames(size_px=(8, 8)),
-            *(frames(size_px=Pixels(**limit)) for limit in ({"frame": 28 * 28}, {"frame": 28 * 56}, {"frame": 28 * 56, "multiple": 4}))]
+            *(frames(size_px=Pixels(frame=frame, multiple=multiple)) for frame, multiple in ((800, 28), (500, 4), (500, 3)))]
     noise_clip(film, 1, 1)
     seen.append(frames())
     assert not any(same(a, b) for i, a in enumerate(seen) for b in seen[:i])

@@ -26,7 +26,7 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"records", "sizes"},
     {"files"},
     {"media", "prompts", "profiles", "weights", "runlog", "chat", "sharing", "ledger", "seeds", "trackers", "content",
-     "locks"},
+     "published", "locks"},
     {"clips", "mini", "pairs", "cutting", "datasets", "encoding", "models", "miniatures", "knowledge", "decoding", "decisions",
      "listening", "speech", "annotate", "packing", "equations", "adapters", "features",
      "siblings", "differences", "ratings", "significance", "augmentation", "passages", "sources", "shards", "nearest",

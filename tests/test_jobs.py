@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from expstar_utils import locks
+from expstar_utils import jobs, locks
 from expstar_utils.files import read_json
 from expstar_utils.jobs import Group, Job, State, run_job
 from expstar_utils.records import ExpStarError

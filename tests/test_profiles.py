@@ -83,6 +83,14 @@ def test_value_out_of_range_is_named_with_its_key(key, value, changed):
 
 
 @pytest.mark.parametrize(("size", "said"), [
+    ([128], r"frame_size\.1 is missing"), ({"frame": 10**6, "clips": 1}, r"frame_size\.clips is 1, expected: Extra"),
+    ("small", "frame_size is 'small', expected: Input should be a valid tuple")])
+def test_what_is_wrong_with_a_size_is_told_without_pydantics_names_of_kinds(size, said):
+    with pytest.raises(ExpStarError, match=said):
+        load_profile("paper", frame_size=size)
+
+
+@pytest.mark.parametrize(("size", "said"), [
     ({"frame": 783}, "783 pixels for each of 64 frames, expected at least 784"),
     ({"frame": 1000, "multiple": 32}, "1000 pixels for each of 64 frames, expected at least 1024"),
     ({"frame": 10**5, "clip": 50_000}, "781 pixels for each of 64 frames, expected at least 784")])

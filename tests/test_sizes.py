@@ -1,4 +1,4 @@
-"""A limit of pixels is kept with a film's proportions, never enlarges, and gives sizes that Qwen's processors leave as they are."""
+"""A limit of pixels is kept in a film's proportions, never enlarges, and gives sizes that Qwen's processors leave alone."""
 
 from __future__ import annotations
 

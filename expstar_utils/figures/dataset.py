@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 
-from expstar_utils.figures.numbers import Numbers, published
+from expstar_utils.figures.numbers import Numbers
 from expstar_utils.figures.style import (
     COLUMN_IN,
     GREEN,
@@ -29,6 +29,7 @@ from expstar_utils.figures.style import (
     panels,
     width_pt,
 )
+from expstar_utils.published import published
 from expstar_utils.records import DISCIPLINES
 
 COLORS = {"Science": ORANGE, "Healthcare": SKY, "Engineering": GREEN, "other": GREY}

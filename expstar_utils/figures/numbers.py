@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,27 +16,10 @@ from expstar_utils.files import read_json, read_jsonl
 from expstar_utils.records import ExpStarError, Record
 from expstar_utils.runlog import read_metrics
 
-TABLES = Path(__file__).parents[2] / "data" / "paper" / "tables.csv"
 STAGES = ("2_datasets", "3_index", "4_sft", "4_dpo", "6_metrics")
 REWARD_BINS = 20
 EVALUATED = ("reports", "curves", "text", "intervals", "gate_curve", "ablations")
 Numbers = dict[str, Any]
-
-
-def published(table: str, path: Path = TABLES) -> list[dict[str, str]]:
-    """Rows of a published table, `{group, row, metric, value}`, every number with the digits that were printed.
-
-    Raises:
-        ExpStarError: the file cannot be read, or has no such table.
-    """
-    try:
-        with open(path, encoding="utf8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["table"] == table]
-    except (OSError, KeyError) as error:
-        raise ExpStarError(f"{path}: cannot be read as published numbers ({error!r}); take it from the repository") from None
-    if not rows:
-        raise ExpStarError(f"{path}: found no table {table!r}, expected its rows; take the file from the repository")
-    return rows
 
 
 @dataclass(frozen=True)

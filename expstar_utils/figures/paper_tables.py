@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from expstar_utils.ablations import ROWS, TEXT, row_of
 from expstar_utils.compared import load_rows
-from expstar_utils.figures.numbers import Numbers, published
+from expstar_utils.figures.numbers import Numbers
 from expstar_utils.figures.style import Drawing, Labels
 from expstar_utils.figures.tables import NOTHING, Block, Bold, Table, shown
+from expstar_utils.published import GROUPS, PUBLISHED, own_columns, published
 
-PUBLISHED = "ExpInstruct (published)"
 APART = "other data than the published rows, not comparable with them"
-GROUPS = {"Ours": "ExpStar as the paper reports it"}  # "Ours" is the authors' word there, not ours
 STATISTICS = {  # the paper's row -> ours
     "Video Clips": lambda s: int(s["clips"]),
     "Average Duration (s)": lambda s: s["clip_s"],
@@ -102,12 +101,6 @@ def ablated(numbers: Numbers) -> list[dict[str, Any]]:
     order, texts = [FULL, *ROWS.values()], numbers.get("text") or {}
     lines.sort(key=lambda line: (line["split"], order.index(line["row"]) if line["row"] in order else len(order)))
     return [(texts[line["stem"]]["lines"][0] if line["stem"] in texts else {}) | line for line in lines]
-
-
-def own_columns(metrics: Sequence[str], names: Iterable[str]) -> list[str]:
-    """Our columns for published metrics: the same names, but for BERTScore's, which says F1 and of which model."""
-    known = list(dict.fromkeys(name for name in names if not name.endswith("_interval")))
-    return [next((name for name in known if name.startswith(f"{metric}-F1")), metric) for metric in metrics]
 
 
 def is_whole(stem: str) -> bool:
