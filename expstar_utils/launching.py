@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import socket
 import subprocess
 import sys
 import threading
@@ -86,10 +88,29 @@ def _train(kind: str, loaded: tuple[PreTrainedModel, ProcessorMixin], start: Sta
 
 
 def command(profile: Profile, job: Path) -> list[str]:
-    """The command that runs a job in the profile's processes."""
+    """The command that runs a job in the profile's processes; with several machines `srun` starts a launcher on each of them.
+
+    Raises:
+        ExpStarError: the profile wants several machines, and this is no Slurm job with a task on each.
+    """
     config = FOLDER / "accelerate" / f"{profile.accelerate}.yaml"
-    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "--num_processes",
-            str(profile.processes), "--main_process_port", "0", "-m", "expstar_utils.launching", str(job), "--attached"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "--num_processes",
+              str(profile.processes)]
+    work = ["-m", "expstar_utils.launching", str(job), "--attached"]
+    if profile.machines == 1:
+        return [*launch, "--main_process_port", "0", *work]
+    if (tasks := os.environ.get("SLURM_NTASKS", "none")) != str(profile.machines):
+        raise ExpStarError(f"profile {profile.name}: machines is {profile.machines}, found a Slurm job of {tasks} tasks, "
+                           "expected one on each machine; submit notebooks/profiles/slurm/train_two_nodes.sh")
+    launch += ["--num_machines", tasks, "--main_process_ip", socket.gethostname(), "--main_process_port", str(_free_port())]
+    line = f'exec {shlex.join(launch)} --machine_rank "$SLURM_PROCID" {shlex.join(work)}'  # each machine knows its own number
+    return ["srun", "--ntasks", tasks, "--kill-on-bad-exit=1", "sh", "-c", line]
+
+
+def _free_port() -> int:
+    """A port where the first process can be met; a Slurm job's first task is on this machine."""
+    with socket.create_server(("", 0)) as listening:
+        return listening.getsockname()[1]
 
 
 def _run(words: Sequence[str], processes: int) -> None:

@@ -25,8 +25,8 @@ SEEING = frozenset({"fps", "max_frames_sft", "max_frames_infer", "frame_size"}) 
 ROWS = frozenset({"max_relevant", "max_irrelevant", "joint", "irrelevant_notes", "history_dropout", "closed_book"})
 DECIDING = frozenset({"tau", "verdict_threshold", "rank_weight", "doubt", "shown", "max_new_tokens", "passages"})
 LEARNING = frozenset({"batch_size", "accumulation", "gradient_checkpointing", "packed", "augment", "telling_weight", "warmup",
-                      "unclear_share", "decision_weight", "save_steps", "processes", "accelerate", "feature_cache_gib",
-                      "sft_epochs", "sft_lr", "warm_start", "warm_start_lr",
+                      "unclear_share", "decision_weight", "save_steps", "processes", "machines", "accelerate",
+                      "feature_cache_gib", "sft_epochs", "sft_lr", "warm_start", "warm_start_lr",
                       *(name for name in Profile.model_fields if name.startswith(("caption_", "choice_")))})
 DPO = frozenset({"dpo"})
 ALL = frozenset(Profile.model_fields)

@@ -29,6 +29,7 @@ from expstar_utils.scoring import answer_readings, logits_at
 from expstar_utils.training import (
     ROUNDED,
     SAME,
+    DatedBySteps,
     LossLog,
     check_finite,
     common_arguments,
@@ -202,7 +203,8 @@ def dpo_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
     model.name_or_path = base
     trainer = VideoDPOTrainer(model=model, args=args, processing_class=processor, peft_config=lora(settings, model),
                               train_dataset=Dataset.from_dict({"row": kept, "images": [[] for _ in kept]}),
-                              data_collator=PairCollator(rows, profile.packed), callbacks=[LossLog(folder / "log.jsonl")])
+                              data_collator=PairCollator(rows, profile.packed),
+                              callbacks=[LossLog(folder / "log.jsonl"), DatedBySteps()])
     score_pairs(trainer.model.get_base_model(), family.axes, args.bf16)
     keep_features(trainer.model.get_base_model(), family.tower, profile.feature_cache_gib)
     if profile.packed and not same_when_packed(trainer.model, rows, kept[:1], ROUNDED if args.bf16 else SAME):

@@ -95,8 +95,9 @@ class Profile(BaseModel):
 
     attention: implementation by transformers' name. feature_cache_gib: how much of what the frozen vision tower sees is kept on
     disk, for all runs together; 0 keeps none. processes: that train side by side, one a device, each with batch_size rows;
-    accelerate: how they share the work, a file of `notebooks/profiles/accelerate/`. resources: by number of the notebook, such as
-    04a; what a scheduler is asked for. tracker: where 04a and 04b show their curves besides `log.jsonl`, see `trackers`.
+    machines: that they run on, as many on each; accelerate: how they share the work, a file of `notebooks/profiles/accelerate/`.
+    resources: by number of the notebook, such as 04a; what a scheduler is asked for. tracker: where 04a and 04b show their curves
+    besides `log.jsonl`, see `trackers`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -115,6 +116,7 @@ class Profile(BaseModel):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     feature_cache_gib: float = Field(0.0, ge=0)
     processes: int = Field(1, ge=1)
+    machines: int = Field(1, ge=1)
     accelerate: Literal["ddp", "zero2", "fsdp"] = "ddp"
     tracker: Literal["", "tensorboard", "trackio", "wandb"] = ""
     packed: bool = False
@@ -171,6 +173,13 @@ class Profile(BaseModel):
         if isinstance(self.frame_size, Pixels) and self.frame_size.a_frame(count) < self.frame_size.multiple**2:
             raise ValueError(f"frame_size leaves {self.frame_size.a_frame(count)} pixels for each of {count} frames, expected at "
                              f"least {self.frame_size.multiple**2}; raise it, or take fewer frames")
+        return self
+
+    @model_validator(mode="after")
+    def _machines_have_alike(self) -> Profile:
+        if self.processes % self.machines:
+            raise ValueError(f"processes {self.processes} do not share out evenly among machines {self.machines}, expected a "
+                             "multiple of them")
         return self
 
     @model_validator(mode="after")

@@ -77,6 +77,8 @@ def forget_damaged(plan: Plan) -> list[str]:
             if broken := state.damaged(group):
                 said += [f"{Path(job.run) / name}: is gone or not as job {job.name} left it; it runs again" for name in broken]
                 job.mark(group).unlink(missing_ok=True)
+            elif not state.known.get(group, {}).get("done"):
+                job.mark(group).unlink(missing_ok=True)
             elif job.mark(group).is_file() and not state.is_current(group):
                 os.utime(job.mark(group), (0, 0))
     return said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,6 +132,18 @@ class LossLog(TrainerCallback):
                                      **rewards})
 
 
+class DatedBySteps(TrainerCallback):
+    """Dates checkpoints by their steps: the trainer keeps the one with the latest date, and the clock may have gone back."""
+
+    def on_train_begin(self, args, state, control, **_: Any) -> None:
+        """Date those that are there."""
+        for folder in Path(args.output_dir).glob("checkpoint-*") if state.is_world_process_zero else ():
+            step = int(folder.name.split("-")[-1])
+            os.utime(folder, (step, step))
+
+    on_save = on_train_begin
+
+
 @contextmanager
 def memory_advice() -> Iterator[None]:
     """Turns running out of memory into a sentence that says what to lower.
@@ -206,7 +219,8 @@ def sft_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
     model.name_or_path = base
     adapter = None if isinstance(model, PeftModel) else lora(profile, model)
     trainer = VideoSFTTrainer(model=model, args=args, train_dataset=Dataset.from_dict(rows), data_collator=collator,
-                              processing_class=processor, peft_config=adapter, callbacks=[LossLog(folder / "log.jsonl")])
+                              processing_class=processor, peft_config=adapter,
+                              callbacks=[LossLog(folder / "log.jsonl"), DatedBySteps()])
     trainer.decision_weight, trainer.decisions = profile.decision_weight, decision_tokens(processor)
     trainer.warm_start_lr = profile.warm_start_lr
     answer_trained(trainer.model.get_base_model(), family.axes, args.bf16)

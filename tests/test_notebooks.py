@@ -329,7 +329,7 @@ def test_published_files_are_evaluated_as_they_are(tmp_path, name):
     assert report["lines"][0]["rows"] >= 1
     assert {"BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr"} <= set(report["signatures"])
     assert metrics["ablations"] == []
-    assert len(list((tmp_path / "6_metrics").glob("*.tex"))) == 2
+    assert len(list((tmp_path / "6_metrics").glob("*.tex"))) == 3  # of the file, of ablations, the leaderboard
 
 
 def answers(messages):
@@ -357,3 +357,8 @@ def test_inference_through_a_server_and_a_server_that_is_down(chain, endpoint, t
     shutil.rmtree(tmp_path / "run/5_predictions")
     with pytest.raises(papermill.PapermillExecutionError, match="found Error code: 400"):
         execute("05_infer", tmp_path, endpoint=endpoint(refusal(400))[0], **given)
+
+
+def test_06_says_that_there_are_no_predictions(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match=r"5_predictions: found no predictions, expected \*\.jsonl"):
+        execute("06_evaluate", tmp_path, run_dir=str(tmp_path / "run"))
