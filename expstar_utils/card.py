@@ -41,14 +41,19 @@ def ship(run: Path, target: Path = SHIPPED, stage: str = "sft") -> Path:
     return target
 
 
+SHOWN = ("steps", "well_formed", "substance", "colour_quantity", "seen", "principle", "hazard", "safety_missing",
+         "safety_unneeded", "gate_auc", "verdict_f1", "gold_cited", "bleu")  # of a report
+
+
 def card(records: dict[str, dict], size_bytes: int) -> str:
     """Text of the model card.
 
     Args:
         records: stage -> its `metrics.json`.
     """
-    sft, index, results = records["4_sft"], records["3_index"], records["6_metrics"]["metrics"]["reports"]
-    names, further = list(next(iter(results.values()))), sft["parameters"].get("start")
+    sft, index, further = records["4_sft"], records["3_index"], records["4_sft"]["parameters"].get("start")
+    results = {run: its for run, its in records["6_metrics"]["metrics"]["reports"].items() if not run.endswith(("-sft", "-dpo"))}
+    names = [name for name in SHOWN if all(name in its for its in results.values())]
     command = "`make reproduce`"
     if further:
         command = "`04a_train_sft` with `start`, from weights shipped earlier (`LOG.md` tells the runs)"
@@ -66,7 +71,7 @@ def card(records: dict[str, dict], size_bytes: int) -> str:
         f"| minutes | tower and index {index['total_s'] / 60:.0f}, SFT {sft['total_s'] / 60:.0f}"
         f"{' since those' if further else ''} (2 CPU cores) |",
         f"| torch, transformers, trl, peft | {', '.join(sft['packages'][p] for p in ('torch', 'transformers', 'trl', 'peft'))} |",
-        "", "Measured by notebook 06; a run's name says split, history, use of the knowledge base, and blanked frames.",
+        "", "Measured by notebook 06; a run's name says split, history, use of the knowledge base, and what was taken away.",
         "", "| run | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|", *rows, "",
         "It has seen drawn clips of 21 experiment families and nothing else: on real videos its words are guesses.", ""])
 

@@ -151,6 +151,21 @@ def test_a_profile_names_what_it_runs_with(tmp_path):
         load_profile("tiny", processes=2)
 
 
+def test_several_machines_need_a_task_of_slurm_on_each(tmp_path, monkeypatch):
+    profile = load_profile("paper", processes=8, machines=2)
+    for tasks in ("none", "1"):
+        monkeypatch.setenv("SLURM_NTASKS", tasks) if tasks != "none" else monkeypatch.delenv("SLURM_NTASKS", raising=False)
+        with pytest.raises(ExpStarError, match=f"machines is 2, found a Slurm job of {tasks} tasks, expected one on each"):
+            launching.command(profile, tmp_path / "job.json")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    *words, line = launching.command(profile, tmp_path / "a job.json")
+    assert words[:3] == ["srun", "--ntasks", "2"]
+    assert '--num_machines 2' in line
+    assert "'" + str(tmp_path / "a job.json") + "'" in line
+    with pytest.raises(ExpStarError, match="processes 3 do not share out evenly among machines 2"):
+        load_profile("paper", processes=3, machines=2)
+
+
 def test_dpo_needs_where_to_start_from(small, root, tmp_path):
     with pytest.raises(ExpStarError, match="found no tuned adapter to start from"):
         launching.train("dpo", (None, None), launching.Start(), pairs(), root, setting(small), tmp_path)
