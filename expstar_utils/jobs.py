@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -92,7 +93,7 @@ def run_job(job: Job) -> bool:
             the notebook and the cell.
     """
     with locked(job.folder / f".{job.name}.lock", f"job {job.name} of {job.run}"):
-        state = State(job)
+        state, begun = State(job), time.monotonic()
         if state.is_done():
             print(f"{job.name}: nothing has changed")
             state.mark_done()
@@ -103,7 +104,7 @@ def run_job(job: Job) -> bool:
         else:
             _link(job)
             (_execute if job.notebook else _call)(job)
-        state.finish()
+        state.finish(time.monotonic() - begun)
     return True
 
 
@@ -171,8 +172,8 @@ class State:
     def _kept(self, key: str) -> Path:
         return Path(self.job.run) / EARLIER / f"{self.job.name}-{key[:20]}"
 
-    def finish(self) -> None:
-        """Note the results' content, and write the marks.
+    def finish(self, wall_s: float = 0.0) -> None:
+        """Note the results' content and the seconds that the job took, and write the marks.
 
         Raises:
             ExpStarError: a result was not written.
@@ -184,7 +185,7 @@ class State:
                     raise ExpStarError(f"{root / pattern}: was not written by job {self.job.name}, expected it; look at "
                                        f"{self.job.log}")
             files = {str(path.relative_to(root)): _seen(path) for path in result_files(root, its.results)}
-            self.known[group] |= {"done": True, "files": files}
+            self.known[group] |= {"done": True, "files": files, "wall_s": round(wall_s, 1)}
         write_json(self.path, self.known)
         self.mark_done()
 

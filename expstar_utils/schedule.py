@@ -25,7 +25,7 @@ from typing import Any
 
 from expstar_utils.content import digest
 from expstar_utils.files import read_json
-from expstar_utils.jobs import State, end_with_parent
+from expstar_utils.jobs import Job, State, end_with_parent
 from expstar_utils.locks import locked
 from expstar_utils.plans import Plan, load_plan
 from expstar_utils.records import ExpStarError
@@ -145,20 +145,34 @@ def _queued(name: str) -> list[str]:
 
 
 def summary(plan: Plan) -> str:
-    """A line a job: done or not, seconds, memory, problems that were put aside; and the whole time."""
-    lines, whole_s = [f"{'job':<28} {'run':<24} {'state':<8} {'minutes':>8} {'GiB':>6}"], 0.0
+    """A line a job: done, stale (of other inputs) or missing; minutes, memory, problems put aside; and the whole time."""
+    lines, whole_s = [f"{'job':<28} {'run':<24} {'state':<8} {'minutes':>8} {'GiB':>6} {'problems':>8}"], 0.0
     for job in plan.jobs:
-        state, took = State(job), {}
-        done = all(state.known.get(group, {}).get("done") for group in job.groups)
-        for path in (Path(job.run) / name for group in job.groups for name in state.known.get(group, {}).get("files", {})):
-            with suppress(ExpStarError):  # torn ones of a job that is yet to run again
-                took = read_json(path) if path.name.endswith("metrics.json") and path.is_file() else took
-        whole_s += took.get("total_s", 0.0)
-        numbers = f"{took['total_s'] / 60:8.1f} {took['peak_memory_mib'] / 1024:6.1f}" if took else ""
-        lines.append(f"{job.name:<28} {job.run[-24:]:<24} {'done' if done else 'missing':<8} {numbers}".rstrip())
-        if not done and job.log.is_file():
+        state = State(job)
+        there = all(state.known.get(group, {}).get("done") for group in job.groups)
+        done = there and all(state.is_current(group) for group in job.groups)
+        took = _took(job, state)
+        whole_s += took["total_s"]
+        shown = [f"{took['total_s'] / 60:8.1f}", f"{took['peak_memory_mib'] / 1024:6.1f}" if took["peak_memory_mib"] else " " * 6,
+                 f"{took['problems']:>8}" if took["problems"] else ""] if there else []
+        word = "done" if done else "stale" if there else "missing"
+        lines.append(" ".join([f"{job.name:<28} {job.run[-24:]:<24} {word:<8}", *shown]).rstrip())
+        if not there and job.log.is_file():
             lines.append(f"    {job.log.resolve().as_uri()}")
     return "\n".join([*lines, f"{whole_s / 60:.1f} minutes in all"])
+
+
+def _took(job: Job, state: State) -> dict[str, float]:
+    """Seconds, MiB and problems of a job: its notebook's own where it says so, else the seconds of the job that ended well."""
+    known = [state.known.get(group, {}) for group in job.groups]
+    took = {"total_s": max((its.get("wall_s", 0.0) for its in known), default=0.0), "peak_memory_mib": 0.0, "problems": 0}
+    for name in (name for its in known for name in its.get("files", {}) if name.endswith("metrics.json")):
+        with suppress(ExpStarError, TypeError, KeyError):  # torn ones of a job that is yet to run again
+            record = read_json(Path(job.run) / name)
+            number = record["metrics"].get("problems", 0)
+            took = {"total_s": record["total_s"], "peak_memory_mib": record["peak_memory_mib"],
+                    "problems": number if isinstance(number, int) else 0}
+    return took
 
 
 def main(argv: Sequence[str] | None = None) -> int:
