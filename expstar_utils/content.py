@@ -39,6 +39,14 @@ def notebook_hash(path: Path) -> str:
 
 
 @cache
+def parameters_of(path: Path) -> frozenset[str]:
+    """Names of a notebook's own parameters, those of the cell that is tagged so."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])]
+    return frozenset(target.id for cell in cells for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)
+                     for target in node.targets if isinstance(target, ast.Name))
+
+
+@cache
 def modules_hash(names: frozenset[str]) -> str:
     """Hash of modules of this package, by their names within it, and of all that they import from it."""
     return digest({name: _module_hash(name) for name in sorted(_reached(names))})

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from expstar_utils.content import data_hash, digest, listing_hash, modules_hash, notebook_hash
+from expstar_utils.content import data_hash, digest, listing_hash, modules_hash, notebook_hash, parameters_of
 from expstar_utils.files import describe, read_yaml
 from expstar_utils.jobs import Group, Job
 from expstar_utils.profiles import Profile, Resources, load_profile
@@ -143,6 +143,10 @@ class Plan(BaseModel):
             raise ValueError(f"shards are {wrong}, expected 01 or 05 and a number from 1")
         if unknown := sorted(set(self.parameters) - set(STAGES)):
             raise ValueError(f"parameters of {unknown}, expected numbers of notebooks out of {list(STAGES)}")
+        for stage, given in [*self.parameters.items(), *(("05", row) for row in self.rows.values())]:
+            if unknown := sorted(given.keys() - parameters_of(NOTEBOOKS[stage])):
+                raise ValueError(f"{unknown[0]!r} is no parameter of notebook {stage}, expected some of "
+                                 f"{sorted(parameters_of(NOTEBOOKS[stage]))}")
         return self
 
     @cached_property

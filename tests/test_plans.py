@@ -146,6 +146,8 @@ def test_shards_come_before_what_gathers_them(tmp_path):
     ({"runs": {"a": {"shares": "b"}}}, "a shares 'b', expected another run of the plan"),
     ({"runs": {"a": {}}, "shards": {"02": 4}}, "expected 01 or 05 and a number from 1"),
     ({"runs": {"a": {}}, "parameters": {"9": {}}}, r"parameters of \['9'\], expected"),
+    ({"runs": {"a": {}}, "parameters": {"03": {"tower_step": 2}}}, r"'tower_step' is no parameter of notebook 03, expected"),
+    ({"runs": {"a": {}}, "rows": {"x": {"splits": "val"}}}, r"'splits' is no parameter of notebook 05, expected some of"),
 ])
 def test_a_bad_plan_is_told_by_field(values, told, tmp_path):
     with pytest.raises(ExpStarError, match=f"plan plan.yaml: .*{told}"):

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,11 @@ LONG = os.environ.get("EXPSTAR_FAULTS") == "1"
 long = pytest.mark.skipif(not LONG, reason="minutes long: runs with EXPSTAR_FAULTS=1, as `make faults` sets it")
 
 
-def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 120, every_s: float = 0.05) -> Any:
     """What a condition gives as soon as it is true, or at last."""
     end = time.monotonic() + seconds
     while not (found := condition()) and time.monotonic() < end:
-        time.sleep(0.05)
+        time.sleep(every_s)
     return found
 
 
@@ -45,6 +46,13 @@ def execute(notebook: str | Path, out: Path, given: Mapping[str, Any]) -> str:
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"
     return ""
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process holds a lock; looking through every process for it would be slow, and trying it would disturb."""
+    with suppress(OSError):
+        return f":{lock.stat().st_ino} " in Path("/proc/locks").read_text(encoding="utf8")
+    return False
 
 
 class Course:
@@ -91,13 +99,11 @@ class Course:
 
     def running(self) -> set[str]:
         """Names of the jobs that run."""
-        its = [words for words in self.processes().values() if "expstar_utils.jobs" in words]
-        return {name for name in self._names if any(f'"name":"{name}"' in words for words in its)}
+        return {name for name, job in self._known.items() if _is_held(job.folder / f".{name}.lock")}
 
-    @property
-    def _names(self) -> list[str]:
-        self._known = getattr(self, "_known", None) or list(self.jobs())
-        return self._known
+    @cached_property
+    def _known(self) -> dict[str, Job]:
+        return self.jobs()
 
     def kernels(self) -> list[int]:
         """Processes that run notebooks' cells."""
@@ -115,7 +121,7 @@ class Course:
 
     def left(self) -> dict[int, str]:
         """Processes that are still there after some seconds; they are ended then."""
-        until(lambda: not self.processes(), ENDS_S)
+        until(lambda: not self.processes(), ENDS_S, every_s=0.5)
         left = self.processes()
         for number in left:
             with suppress(ProcessLookupError):
