@@ -37,9 +37,9 @@ PR_SET_PDEATHSIG = 1  # of prctl(2)
 class Group(BaseModel):
     """Results that depend on the same things.
 
-    results: patterns of files below the run, whose content counts. works: patterns of what else belongs to them, such as
-    checkpoints. key: hash of code, data, settings and parameters. needs: marks of the jobs before, as paths. stays: its notebook
-    itself finds which files are still right, so that none is moved away.
+    results: patterns of files below the run, whose content counts; of the first there must be one. works: patterns of what else
+    belongs to them, such as checkpoints. key: hash of code, data, settings and parameters. needs: marks of the jobs before, as
+    paths. stays: its notebook itself finds which files are still right, so that none is moved away.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -180,10 +180,9 @@ class State:
         """
         root = Path(self.job.run)
         for group, its in self.job.groups.items():
-            for pattern in its.results:
-                if not result_files(root, [pattern]):
-                    raise ExpStarError(f"{root / pattern}: was not written by job {self.job.name}, expected it; look at "
-                                       f"{self.job.log}")
+            if not result_files(root, its.results[:1]):
+                raise ExpStarError(f"{root / its.results[0]}: was not written by job {self.job.name}, expected it; look at "
+                                   f"{self.job.log}")
             files = {str(path.relative_to(root)): _seen(path) for path in result_files(root, its.results)}
             self.known[group] |= {"done": True, "files": files, "wall_s": round(wall_s, 1)}
         write_json(self.path, self.known)

@@ -1,4 +1,4 @@
-"""Models and processors: one call for every family, the assembly of ExpStar-Tiny, and miniatures for tests."""
+"""Models and processors: one call for every family, a run's trained weights, and the assembly of ExpStar-Tiny."""
 
 from __future__ import annotations
 
