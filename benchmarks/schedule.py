@@ -40,7 +40,8 @@ def finish(plan: Plan) -> None:
     """Write a small result for every job of a plan, and its marks."""
     for job in plan.jobs:
         for pattern in (pattern for group in job.groups.values() for pattern in group.results):
-            write_json(Path(job.run) / pattern.replace("*", "x"), {"metrics": job.name, "total_s": 0, "peak_memory_mib": 0})
+            made = {"metrics": {"job": job.name}, "total_s": 0, "peak_memory_mib": 0}
+            write_json(Path(job.run) / pattern.replace("*", "x"), made)
         state = State(job)
         state.begin()
         state.finish()

@@ -167,7 +167,7 @@ def _took(job: Job, state: State) -> dict[str, float]:
     known = [state.known.get(group, {}) for group in job.groups]
     took = {"total_s": max((its.get("wall_s", 0.0) for its in known), default=0.0), "peak_memory_mib": 0.0, "problems": 0}
     for name in (name for its in known for name in its.get("files", {}) if name.endswith("metrics.json")):
-        with suppress(ExpStarError, TypeError, KeyError):  # torn ones of a job that is yet to run again
+        with suppress(ExpStarError, AttributeError, TypeError, KeyError):  # torn ones of a job that is yet to run again
             record = read_json(Path(job.run) / name)
             number = record["metrics"].get("problems", 0)
             took = {"total_s": record["total_s"], "peak_memory_mib": record["peak_memory_mib"],
