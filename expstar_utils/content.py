@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 
 from expstar_utils.records import ExpStarError
-from expstar_utils.runlog import ROOT, file_hash
+from expstar_utils.runlog import ROOT, content_hash, file_hash
 
 PACKAGE = Path(__file__).parent
 
@@ -131,7 +131,7 @@ def result_hash(path: Path) -> str:
         ExpStarError: metrics that are no JSON.
     """
     if not path.name.endswith("metrics.json"):
-        return file_hash(path)
+        return content_hash([path])
     try:
         record = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError) as error:

@@ -206,6 +206,25 @@ class _Plain(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+def read_named(kind: str, name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A YAML file of settings by its name in a folder, or by its path: (path, its values).
+
+    Args:
+        kind: what it is, for the sentence, such as "profile".
+
+    Raises:
+        ExpStarError: there is none, or it holds no mapping; see `read_yaml` too.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else Path(folder) / f"{name}.yaml"
+    if not os.path.isfile(path):  # also of a name that no file can have
+        known = sorted(p.stem for p in Path(folder).glob("*.yaml"))
+        raise ExpStarError(f"{kind} {name[:200]!r} was not found, expected one of {known} or the path of a YAML file")
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise ExpStarError(f"{kind} {path}: found no settings, expected a YAML mapping like those in {folder}")
+    return path, values
+
+
 def read_record(path: Path, kind: type[R]) -> R:
     """Read one record from a JSON file; see `read_json`. A wrong field is named in the error."""
     try:

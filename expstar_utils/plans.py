@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from expstar_utils.content import data_hash, digest, listing_hash, modules_hash, notebook_hash, parameters_of
-from expstar_utils.files import describe, read_yaml
+from expstar_utils.files import describe, read_named
 from expstar_utils.jobs import Group, Job
 from expstar_utils.profiles import Profile, Resources, load_profile
 from expstar_utils.records import ExpStarError
@@ -246,13 +246,7 @@ def load_plan(name: str, **overrides: Any) -> Plan:
     Raises:
         ExpStarError: no such plan, an unknown key, or a value out of range; names the key.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(p.stem for p in FOLDER.glob("*.yaml"))
-        raise ExpStarError(f"plan {name[:200]!r} was not found, expected one of {known} or the path of a YAML file")
-    values = read_yaml(path)
-    if not isinstance(values, dict):
-        raise ExpStarError(f"plan {path}: found no settings, expected a YAML mapping like those in {FOLDER}")
+    path, values = read_named("plan", name, FOLDER)
     try:
         return Plan.model_validate(values | overrides)
     except ValidationError as error:

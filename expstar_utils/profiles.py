@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from expstar_utils.files import describe, read_yaml
+from expstar_utils.files import describe, read_named
 from expstar_utils.records import ExpStarError
 from expstar_utils.sizes import FrameSize, Pixels
 
@@ -223,13 +222,7 @@ def load_profile(name: str, **overrides: Any) -> Profile:
     Raises:
         ExpStarError: no such profile, an unknown key, or a value out of range; names the key.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    if not os.path.isfile(path):  # also of a name that no file can have
-        known = sorted(p.stem for p in FOLDER.glob("*.yaml"))
-        raise ExpStarError(f"profile {name[:200]!r} was not found, expected one of {known} or the path of a YAML file")
-    values = read_yaml(path)
-    if not isinstance(values, dict):
-        raise ExpStarError(f"profile {path}: found no settings, expected a YAML mapping like those in {FOLDER}")
+    path, values = read_named("profile", name, FOLDER)
     try:
         return Profile.model_validate(values | {k: v for k, v in overrides.items() if v is not None})
     except ValidationError as error:

@@ -7,6 +7,7 @@ import torch
 from endpoint import endpoints
 from small_runs import noise_clips
 
+from expstar_utils import models
 from expstar_utils.miniatures import MINIATURES
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores have a process each
@@ -20,6 +21,13 @@ def base(request, tmp_path_factory):
     """Folder of a miniature, each family in turn."""
     torch.set_num_threads(1)
     return MINIATURES[request.param](tmp_path_factory.mktemp("base") / request.param)
+
+
+@pytest.fixture(scope="module")
+def smolvlm(tmp_path_factory):
+    """The miniature of our own family: (model, processor)."""
+    torch.set_num_threads(1)
+    return models.load(str(MINIATURES["smolvlm"](tmp_path_factory.mktemp("smolvlm"))))
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from small_runs import noise_clips
 
-from expstar_utils import models
 from expstar_utils.candidates import Candidate, cards_of, dialogue, preference_samples, sample_candidates
 from expstar_utils.datasets import Case
 from expstar_utils.files import read_jsonl
 from expstar_utils.inference import Commentator, Settings
-from expstar_utils.miniatures import miniature_smolvlm
 from expstar_utils.prompts import load_prompts
 from expstar_utils.records import ExpStarError, Passage, Sample
 from expstar_utils.rewards import Reward
@@ -34,12 +31,6 @@ CASES = [case(0, "chemistry/a", 1), case(1, "chemistry/a", 2), case(2, "chemistr
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return noise_clips(tmp_path_factory.mktemp("clips"), [3, 4, 5])
-
-
-@pytest.fixture(scope="module")
-def smolvlm(tmp_path_factory):
-    torch.set_num_threads(1)
-    return models.load(str(miniature_smolvlm(tmp_path_factory.mktemp("smolvlm"))))
 
 
 def sample(loaded, root, out, cases=CASES, count=3, group=2, settings=HOT):

@@ -13,8 +13,7 @@ from expstar_utils.files import read_jsonl
 from expstar_utils.prompts import load_prompts
 from expstar_utils.records import Record
 
-CONNECTOR = {"smolvlm": ["connector"]}  # family -> what stands between tower and language model
-MERGER = ["merger"]  # in all others
+CONNECTOR = {"smolvlm": ["connector"], "qwen2_5_vl": ["merger"], "qwen3_vl": ["merger"]}
 COLOURS = ["yellow", "crimson", "lilac", "green"]
 
 
@@ -30,7 +29,7 @@ def words(processor, text):
 
 
 def train(base, root, folder, rows, model=None, **changes):
-    profile = small_profile(base, warm_start=CONNECTOR.get(base.name, MERGER)).model_copy(update=changes)
+    profile = small_profile(base, warm_start=CONNECTOR[base.name]).model_copy(update=changes)
     loaded, processor = models.load(str(base))
     telling = captions.telling_tokens(cases(), processor)
     return training.train_sft(loaded if model is None else model, processor, rows, root, profile, folder, str(base), max_steps=3,

@@ -544,7 +544,7 @@ def test_committed_files_are_small_and_explained():
     readme = (ROOT / "figures/README.md").read_text()
     named = set(re.findall(r"`([\w.]+)`", readme))
     for path in (ROOT / "figures").iterdir():
-        assert path.stat().st_size < 400_000, path.name
+        assert path.stat().st_size < 300_000, path.name
         assert path.name == "README.md" or path.name in named or path.stem in named or path.stem.startswith("case_"), path.name
     assert {part.name for part in gallery.PARTS} <= named
 

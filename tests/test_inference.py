@@ -14,7 +14,7 @@ from expstar_utils.decoding import RereadingDecoder
 from expstar_utils.encoding import encode_dialogue, encode_prefix, text_ids
 from expstar_utils.inference import Commentator, Settings, Step, infer, retrieval_prob
 from expstar_utils.media import sample_frames
-from expstar_utils.miniatures import MINIATURES, miniature_smolvlm
+from expstar_utils.miniatures import MINIATURES
 from expstar_utils.prompts import IRRELEVANT, NO_RETRIEVAL, RELEVANT, RETRIEVAL, load_prompts, parse
 from expstar_utils.records import ExpStarError, Message, Passage
 
@@ -27,12 +27,6 @@ logps = st.floats(-1e4, 0)
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return noise_clips(tmp_path_factory.mktemp("clips"), [3, 4, 5, 6])
-
-
-@pytest.fixture(scope="module")
-def smolvlm(tmp_path_factory):
-    torch.set_num_threads(1)
-    return models.load(str(miniature_smolvlm(tmp_path_factory.mktemp("smolvlm"))))
 
 
 def case(number=0, experiment="chemistry/a", step=1):

@@ -9,7 +9,10 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import papermill
 import pytest
@@ -20,10 +23,13 @@ from expstar_utils.inspector.widgets import NOTHING, Inspector
 from expstar_utils.ratings import RatingBook, read_ratings
 from expstar_utils.runlog import read_metrics
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "08_case_inspector.ipynb"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-MISSING = [name for name in ("playwright", "voila", "anywidget") if not importlib.util.find_spec(name)] + (
+MISSING = [name for name in ("playwright", "voila", "anywidget", "jupyterlab") if not importlib.util.find_spec(name)] + (
     [] if CHROMIUM else ["chromium"])
 in_browser = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 WAIT_MS = 90_000
@@ -203,33 +209,52 @@ def test_the_notebook_runs_without_a_browser(run, tmp_path):
 
 # In a browser
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """Page of the inspector, served by Voila on the loopback address; its run lies beside it (`page.run`)."""
-    from playwright.sync_api import sync_playwright
-    folder = tmp_path_factory.mktemp("page")
+def prepared(folder: Path) -> Path:
+    """Notebook 08 in a folder, with a run and its films beside it: the run."""
     run = three_steps(folder)
     given = {"run_dir": str(run), "data_root": str(folder / "films"), "truth": "", "runs": ["good", "bad"]}
     papermill.execute_notebook(str(NOTEBOOK), str(folder / "08.ipynb"), given, prepare_only=True, progress_bar=False)
+    return run
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real one, without a window."""
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+@contextmanager
+def served(browser: Browser, folder: Path, *words: str) -> Iterator[tuple[Page, str]]:
+    """A page, and the address of a program that serves on the loopback address; it is ended."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with open(folder / "voila.log", "w", encoding="utf8") as log:
-        server = subprocess.Popen([sys.executable, "-m", "voila", "--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}",
-                                   str(folder / "08.ipynb")], stdout=log, stderr=log)
+    with open(folder / "server.log", "w", encoding="utf8") as log:
+        server = subprocess.Popen([sys.executable, "-m", *words, "--no-browser", f"--port={port}"], stdout=log, stderr=log)
         try:
             wait_for(port)
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-                shown = browser.new_page(viewport={"width": 1280, "height": 800})
-                shown.set_default_timeout(WAIT_MS)
-                shown.goto(f"http://127.0.0.1:{port}/")
-                shown.run = run
-                yield shown
-                browser.close()
+            shown = browser.new_page(viewport={"width": 1280, "height": 800})
+            shown.set_default_timeout(WAIT_MS)
+            yield shown, f"http://127.0.0.1:{port}"
+            shown.close()
         finally:
             server.terminate()
             server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def page(browser, tmp_path_factory):
+    """Page of the inspector, served by Voila on the loopback address; its run lies beside it (`page.run`)."""
+    folder = tmp_path_factory.mktemp("page")
+    run = prepared(folder)
+    with served(browser, folder, "voila", "--Voila.ip=127.0.0.1", str(folder / "08.ipynb")) as (shown, address):
+        shown.goto(f"{address}/")
+        shown.run = run
+        yield shown
 
 
 def wait_for(port: int) -> None:
@@ -240,7 +265,7 @@ def wait_for(port: int) -> None:
             return
         except OSError:
             time.sleep(0.2)
-    raise TimeoutError(f"Voila does not answer on port {port}")
+    raise TimeoutError(f"nothing answers on port {port}")
 
 
 def at(page, number: int) -> None:
@@ -294,3 +319,20 @@ def test_a_rating_is_there_after_a_reload(page):
     page.wait_for_function("() => document.querySelector('.es-status').textContent.includes('1 rated by 王小明')")
     assert page.get_by_placeholder("what is wrong").input_value() == "n and p are letters here"
     assert page.locator(".es-rating .widget-toggle-buttons").nth(2).locator(".mod-active").inner_text() == "4"
+
+
+@in_browser
+def test_the_inspector_works_in_jupyterlab(browser, tmp_path):
+    """All cells run as a user runs them: the film plays, and the next step is shown."""
+    prepared(tmp_path)
+    lab = ("jupyterlab", "--allow-root", "--ip=127.0.0.1", "--IdentityProvider.token=", f"--ServerApp.root_dir={tmp_path}")
+    with served(browser, tmp_path, *lab) as (shown, address):
+        shown.goto(f"{address}/lab/tree/08.ipynb")
+        shown.wait_for_selector(".jp-NotebookPanel .jp-Cell")
+        shown.get_by_role("menuitem", name="Run", exact=True).click()
+        shown.get_by_text("Run All Cells", exact=True).click()
+        at(shown, 1)
+        shown.wait_for_function("() => document.querySelector('video')?.readyState >= 2")
+        assert shown.evaluate("() => document.querySelector('video').videoWidth") == 56
+        shown.get_by_role("button", name="Next").click()
+        at(shown, 2)

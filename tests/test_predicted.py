@@ -1,15 +1,12 @@
 """Shards of predictions: done apart and gathered they are the whole, to the byte; nothing is done twice or foreign."""
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import noise_clips
 
-from expstar_utils import models
 from expstar_utils.datasets import Case
 from expstar_utils.inference import Commentator, Settings, infer
-from expstar_utils.miniatures import miniature_smolvlm
 from expstar_utils.predicted import cases_of_shard, gathered, read_predictions, settled, turns
 from expstar_utils.prompts import load_prompts
 from expstar_utils.records import ExpStarError, Passage
@@ -34,12 +31,6 @@ CASES = cases_of([2, 1, 3, 2, 1])
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return noise_clips(tmp_path_factory.mktemp("clips"), [3, 4, 2])
-
-
-@pytest.fixture(scope="module")
-def smolvlm(tmp_path_factory):
-    torch.set_num_threads(1)
-    return models.load(str(miniature_smolvlm(tmp_path_factory.mktemp("smolvlm"))))
 
 
 @pytest.fixture

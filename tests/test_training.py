@@ -15,7 +15,7 @@ from expstar_utils.prompts import load_prompts
 from expstar_utils.records import ExpStarError, Passage, Record
 from expstar_utils.training import memory_advice, train_sft
 
-WHOLE = {"smolvlm": ["connector"]}  # family -> modules that are kept with the adapter; none of the others
+WHOLE = {"smolvlm": ["connector"], "qwen2_5_vl": [], "qwen3_vl": []}
 
 
 def samples(count):
@@ -30,7 +30,7 @@ def samples(count):
 
 
 def profile(base, **changes):
-    return small_profile(base, **{"warm_start": WHOLE.get(base.name, [])} | changes)
+    return small_profile(base, **{"warm_start": WHOLE[base.name]} | changes)
 
 
 def train(base, root, folder, count, steps, **changes):
@@ -56,7 +56,7 @@ def test_adapter_loads_back_on_its_own_base_only(base, root, tmp_path):
     assert read_json(adapter / "base.json") == {"base": str(base)}
     trained = {name.split("base_model.model.")[1] for name in load_file(adapter / "adapter_model.safetensors")}
     assert all("text_model" in n or "language_model" in n or n.startswith("model.connector") for n in trained)
-    assert any("connector" in n for n in trained) == bool(WHOLE.get(base.name, []))
+    assert any("connector" in n for n in trained) == bool(WHOLE[base.name])
     plain, _ = models.load(str(base))
     adapted, _ = models.load(str(base), adapter)
     assert not torch.allclose(logits(plain, processor, root), logits(adapted, processor, root), atol=1e-2)
@@ -74,7 +74,7 @@ def test_warm_started_modules_go_with_the_adapter_as_they_were(base, root, tmp_p
     _, _, adapter = train(base, root, tmp_path, count=4, steps=3, sft_lr=1e-2)
     saved = load_file(adapter / "adapter_model.safetensors")
     carried = {name.split("base_model.model.")[1]: tensor for name, tensor in saved.items() if "lora_" not in name}
-    assert bool(carried) == bool(WHOLE.get(base.name, []))
+    assert bool(carried) == bool(WHOLE[base.name])
     for name, tensor in carried.items():
         assert torch.equal(tensor, before.state_dict()[name].to(torch.bfloat16)), name
 
