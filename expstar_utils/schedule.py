@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from expstar_utils.content import digest
 from expstar_utils.files import read_json
@@ -35,6 +34,7 @@ FLAGS = ("--nolock",  # runs have locks of their own, which end with their proce
          "--rerun-incomplete", "--keep-going", "--rerun-triggers", "mtime", "params", "input", "--scheduler", "greedy",
          "--max-checksum-file-size", "100000000")
 CANCEL_S = 120.0  # that cancelled jobs of Slurm may take to end; a cluster's own time before it kills is about 30 s
+STOP_S = 30.0  # that snakemake may take to end after its jobs; on Slurm it asks for them only now and then
 
 
 def run_plan(name: str, words: Sequence[str] = ()) -> int:
@@ -57,7 +57,7 @@ def run_plan(name: str, words: Sequence[str] = ()) -> int:
             print(f"Slurm's job {number} was left by a command that was killed; it was cancelled, and what it did goes on")
         for line in forget_damaged(plan):
             print(line)
-        status = _snakemake(name, [*_slurm_words(plan), *words])
+        status = _snakemake(plan, name, [*_slurm_words(plan), *words])
         if not is_dry:
             cancel_left(slurm_name(plan))
     if not is_dry:
@@ -84,26 +84,34 @@ def forget_damaged(plan: Plan) -> list[str]:
     return said
 
 
-def _snakemake(name: str, words: Sequence[str]) -> int:
+def _snakemake(plan: Plan, name: str, words: Sequence[str]) -> int:
     told = {word.split("=")[0] for word in words} & {"--cores", "-c", "--jobs", "-j", "--executor", "-e", "--workflow-profile",
                                                      "--profile"}
     cores = () if told else ("--cores", str(os.cpu_count()))
     named = Path(name).resolve() if name.endswith((".yaml", ".yml")) else name
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT), *cores,
                *FLAGS, *words, "--config", f"plan={named}"]
-    process = subprocess.Popen(command, start_new_session=True,  # a SIGTERM alone would have it wait for its jobs
+    process = subprocess.Popen(command, start_new_session=True,  # signals of a terminal come here alone
                                preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGKILL))
-
-    def stop(number: int, _: Any) -> None:
-        """Pass a signal on to snakemake and every job: it alone would wait for its jobs, on a cluster too unless interrupted."""
-        os.killpg(process.pid, signal.SIGTERM)
-        os.kill(process.pid, signal.SIGINT)
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return process.wait()
+    except KeyboardInterrupt:
+        return _stop(process, plan)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, before)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _stop(process: subprocess.Popen, plan: Plan) -> int:
+    """End snakemake and the jobs, here and on Slurm: told to end, snakemake begins no more jobs and waits for those that run."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    cancel_left(slurm_name(plan))
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(STOP_S)
+    return 128 + signal.SIGTERM
 
 
 def slurm_name(plan: Plan) -> str:
