@@ -47,7 +47,7 @@ def save_adapter(model: PeftModel, folder: Path, base: str, state: Mapping[str, 
     mine = {name: tensor.to(torch.bfloat16) for name, tensor in (state or model.state_dict()).items()
             if "lora_" in name or "modules_to_save" in name}
     with explained(folder):
-        model.save_pretrained(str(folder), state_dict=mine, save_embedding_layers=False)
+        model.save_pretrained(str(folder), state_dict=mine, save_embedding_layers=False, selected_adapters=["default"])
     write_json(folder / "base.json", {"base": base})
     return folder
 

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from expstar_utils.files import read_json, write_text
@@ -54,7 +56,7 @@ def card(records: dict[str, dict], size_bytes: int) -> str:
     sft, index, further = records["4_sft"], records["3_index"], records["4_sft"]["parameters"].get("start")
     results = {run: its for run, its in records["6_metrics"]["metrics"]["reports"].items() if not run.endswith(("-sft", "-dpo"))}
     names = [name for name in SHOWN if all(name in its for its in results.values())]
-    command = "`make reproduce`"
+    command = "`make reproduce`" if sft["parameters"].get("max_steps", -1) > 0 else "`make reproduce PLAN=whole`"
     if further:
         command = "`04a_train_sft` with `start`, from weights shipped earlier (`LOG.md` tells the runs)"
     rows = [f"| {run} | " + " | ".join(_number(v[name]) for name in names) + " |" for run, v in sorted(results.items())]
@@ -80,8 +82,19 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if float(value).is_integer() and value > 1 else f"{value:.3f}"
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> int:
+    """Ship a run; see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", nargs="?", default="runs/tiny", type=Path, help="a finished run's folder")
+    parser.add_argument("stage", nargs="?", default="sft", choices=("sft", "dpo"), help="whose adapter goes")
+    given = parser.parse_args(argv)
     try:
-        print(ship(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/tiny"), stage=sys.argv[2] if len(sys.argv) > 2 else "sft"))
+        print(ship(given.run, stage=given.stage))
     except ExpStarError as error:
-        sys.exit(f"expstar: {error}")
+        print(f"expstar: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -57,6 +57,11 @@ class Job(Record):
     telling: dict[str, list[int]] | None = None
 
 
+def load(kind: Literal["sft", "dpo"], start: Start, profile: Profile) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Model and processor to train: DPO folds the tuned adapter in, unless it trains that one further."""
+    return models.load_tuned(profile, start.adapter, start.tower, merge=kind == "dpo" and not profile.dpo.further)
+
+
 def train(kind: Literal["sft", "dpo"], loaded: tuple[PreTrainedModel, ProcessorMixin], start: Start, samples: Sequence[Sample],
           root: Path, profile: Profile, folder: Path, seed: int = 42, max_steps: int = -1,
           telling: Mapping[str, set[int]] | None = None) -> Path:
@@ -169,7 +174,7 @@ def run_job(path: Path) -> Path:
         raise ExpStarError(f"{path}: profile.{describe(error)}") from None
     samples = list(read_jsonl(beside / "rows.jsonl", Sample))
     start = Start(job.adapter and Path(job.adapter), job.tower and Path(job.tower))
-    loaded = models.load_tuned(profile, start.adapter, start.tower, merge=job.kind == "dpo")
+    loaded = load(job.kind, start, profile)
     telling = job.telling and {key: set(ids) for key, ids in job.telling.items()}
     return _train(job.kind, loaded, start, samples, Path(job.root), profile, Path(job.folder), job.seed, job.max_steps, telling)
 

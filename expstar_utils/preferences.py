@@ -1,6 +1,7 @@
 """Direct preference optimisation on video rows with TRL and PEFT: pairs behind one prompt, alone or packed into one row.
 
-The reference is the model as it was tuned, with the new adapter switched off: no second model. A pair shares everything but its
+The reference is the model as it was tuned: with the new adapter switched off, or, where SFT's own is trained further
+(`dpo.further`), with a copy of that one; no second model. A pair shares everything but its
 two answers. Packed, clip and prompt are read once and each answer is a branch of its own (see `packing`).
 """
 
@@ -17,7 +18,7 @@ from transformers import PreTrainedModel, ProcessorMixin, set_seed
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
-from expstar_utils.adapters import lora, save_stacked
+from expstar_utils.adapters import lora, prepare_warm_started, save_adapter, save_stacked
 from expstar_utils.attention import causal_blocks
 from expstar_utils.batches import VideoCollator, over_long
 from expstar_utils.encoding import IGNORED, encode_prefix, encode_turns, merge_extras, pad_right
@@ -167,7 +168,8 @@ def train_dpo(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
     """Train on preference rows; a killed run resumes from its last checkpoint in `folder`.
 
     Args:
-        model: the base with the adapter `tuned` folded in (`models.load(base, tuned)`): where training starts, and the reference.
+        model: the base with the adapter `tuned`, folded in (`models.load(base, tuned)`) or, with `dpo.further`, kept apart
+            (`merge=False`): where training starts, and the reference.
         root: folder below which the rows' clips lie. profile: numbers of `profile.dpo`, and `packed`.
         base: name written into the adapter as its base. max_steps: stop after so many optimiser steps; -1 runs all epochs.
 
@@ -183,7 +185,10 @@ def train_dpo(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
     state = gathered(trainer)
     if trainer.is_world_process_zero():
-        save_stacked(tuned, trainer.model, folder / "adapter", base, state)
+        if profile.dpo.further:
+            save_adapter(trainer.model, folder / "adapter", base, state)
+        else:
+            save_stacked(tuned, trainer.model, folder / "adapter", base, state)
     trainer.accelerator.wait_for_everyone()
     return folder / "adapter"
 
@@ -201,7 +206,10 @@ def dpo_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
         raise ExpStarError(f"{folder}: found no preference row, expected one; sample more candidates, or lower `dpo.positive`")
     args = DPOConfig(**common_arguments(settings, folder, seed, max_steps), beta=profile.dpo.beta, logging_steps=1)
     model.name_or_path = base
-    trainer = VideoDPOTrainer(model=model, args=args, processing_class=processor, peft_config=lora(settings, model),
+    if profile.dpo.further:
+        prepare_warm_started(model, trained=False)
+    trainer = VideoDPOTrainer(model=model, args=args, processing_class=processor,
+                              peft_config=None if profile.dpo.further else lora(settings, model),
                               train_dataset=Dataset.from_dict({"row": kept, "images": [[] for _ in kept]}),
                               data_collator=PairCollator(rows, profile.packed),
                               callbacks=[LossLog(folder / "log.jsonl"), DatedBySteps()])

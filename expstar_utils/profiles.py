@@ -68,8 +68,9 @@ class Preferences(BaseModel):
 
     candidates, temperature: how many commentaries of a step are sampled, and how freely. positive: reward from which on one is
     good. margin: by how much a good one must be better than a bad one. pairs: at most so many a step. rows: a pair's texts are
-    whole dialogues with decision, passages and verdict, or the tagged text alone, in one answer, as published. lora_r,
-    lora_alpha, lr, epochs, max_frames: of the training; beta: strength of the pull toward the reference.
+    whole dialogues with decision, passages and verdict, or the tagged text alone, in one answer, as published. further:
+    train the adapter of SFT on, which keeps its size; else a second one of `lora_r` and `lora_alpha`, written together with it.
+    lr, epochs, max_frames: of the training; beta: strength of the pull toward the reference.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,6 +81,7 @@ class Preferences(BaseModel):
     margin: float = Field(0.1, ge=0, le=1)
     pairs: int = Field(2, ge=1)
     rows: Literal["dialogue", "response"] = "dialogue"
+    further: bool = False
     lora_r: int = Field(4, ge=1)
     lora_alpha: int = Field(16, ge=1)
     lr: float = Field(1e-6, gt=0)

@@ -52,7 +52,8 @@ def run_plan(name: str, words: Sequence[str] = ()) -> int:
     plan, is_dry = load_plan(name), bool({"-n", "--dry-run", "--dryrun", "--dag", "--rulegraph"} & set(words))
     with ExitStack() as locks:
         for run in plan.runs:
-            locks.enter_context(locked(Path(run) / "jobs" / ".lock", f"run {run}"))
+            if not is_dry or Path(run).is_dir():  # a dry run makes none
+                locks.enter_context(locked(Path(run) / "jobs" / ".lock", f"run {run}"))
         for number in [] if is_dry else cancel_left(slurm_name(plan)):
             print(f"Slurm's job {number} was left by a command that was killed; it was cancelled, and what it did goes on")
         for line in forget_damaged(plan):

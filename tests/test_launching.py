@@ -16,7 +16,7 @@ from small_runs import small_profile
 from test_packing import ragged
 from test_preferences import pairs
 
-from expstar_utils import launching, models
+from expstar_utils import launching
 from expstar_utils.files import read_jsonl
 from expstar_utils.miniatures import MINIATURES
 from expstar_utils.profiles import FOLDER, load_profile
@@ -49,8 +49,8 @@ def weights(folder):
 def trained(kind, base, root, folder, samples, tuned=None, **changes):
     """Losses and adapter of a training, in this process or as many as `changes` say."""
     torch.manual_seed(0)
-    loaded = models.load(str(base), tuned)
-    launching.train(kind, loaded, launching.Start(tuned), samples, root, setting(base, **changes), folder)
+    profile, start = setting(base, **changes), launching.Start(tuned)
+    launching.train(kind, launching.load(kind, start, profile), start, samples, root, profile, folder)
     return losses(folder), weights(folder)
 
 
@@ -62,10 +62,11 @@ def tuned(small, root, tmp_path_factory):
     return folder / "adapter"
 
 
-@pytest.mark.parametrize("kind", ["sft", "dpo"])
-def test_two_processes_learn_what_one_does(small, root, tuned, tmp_path, kind, monkeypatch, capfd):
+@pytest.mark.parametrize(("kind", "more"), [("sft", {"sft_epochs": 5}), ("dpo", {"dpo": {"lr": 1e-2, "epochs": 3}}),
+                                            ("dpo", {"dpo": {"lr": 1e-3, "epochs": 3, "further": True}})])
+def test_two_processes_learn_what_one_does(small, root, tuned, tmp_path, kind, more):
     samples = 2 * ragged()[:8] if kind == "sft" else 2 * pairs()
-    start, more = (None, {"sft_epochs": 5}) if kind == "sft" else (tuned, {"dpo": {"lr": 1e-2, "epochs": 3}})
+    start = None if kind == "sft" else tuned
     one = trained(kind, small, root, tmp_path / "one", samples, start, batch_size=2, **more)
     two = trained(kind, small, root, tmp_path / "two", samples, start, batch_size=1, processes=2, **more)
     assert len(one[0]) == len(two[0]) >= 2

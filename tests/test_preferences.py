@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_runs import small_profile
 
 from expstar_utils import models, preferences, scoring, training
@@ -56,9 +57,9 @@ def tuned(base, root, tmp_path_factory):
 
 
 def dpo(base, root, tuned, folder, steps=4, rows=None, **changes):
-    model, processor = models.load(str(base), tuned)
-    adapter = train_dpo(model, processor, rows or pairs(), root, profile(base, **changes), folder, str(base), tuned,
-                        max_steps=steps)
+    setting = profile(base, **changes)
+    model, processor = models.load(str(base), tuned, merge=not setting.dpo.further)
+    adapter = train_dpo(model, processor, rows or pairs(), root, setting, folder, str(base), tuned, max_steps=steps)
     return list(read_jsonl(folder / "log.jsonl", Record)), adapter
 
 
@@ -172,13 +173,25 @@ def test_one_adapter_holds_both(base, root, tuned, tmp_path, monkeypatch):
     assert (trained - both).abs().max() < 0.1 * (trained - before).abs().max()  # what rounding to bfloat16 leaves
 
 
+def test_the_adapter_of_sft_trained_further_keeps_its_shape_and_its_reference(base, root, tuned, tmp_path):
+    log, adapter = dpo(base, root, tuned, tmp_path, steps=8, dpo={"further": True, "lr": 3e-3})
+    assert log[0].loss == pytest.approx(math.log(2), abs=1e-4)
+    assert log[-1].loss < log[0].loss
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (tuned, adapter))
+    assert {name: tensor.shape for name, tensor in before.items()} == {name: tensor.shape for name, tensor in after.items()}
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if ".lora_" in name}
+    assert sorted(path.name for path in adapter.iterdir() if path.is_dir()) == []
+
+
 def test_an_adapter_of_other_modules_is_refused(base, root, tuned, tmp_path):
     with pytest.raises(ExpStarError, match="another set of adapted modules"):
         dpo(base, root, tuned, tmp_path, steps=1, lora_target=r".*(text_model|language_model).*\.(q_proj|v_proj)")
 
 
-def test_a_killed_run_ends_like_one_that_was_not(base, root, tuned, tmp_path):
-    whole, adapter = dpo(base, root, tuned, tmp_path / "whole", steps=4)
+@pytest.mark.parametrize("further", [False, True])
+def test_a_killed_run_ends_like_one_that_was_not(base, root, tuned, tmp_path, further):
+    whole, adapter = dpo(base, root, tuned, tmp_path / "whole", steps=4, dpo={"further": further})
 
     class Killed(Exception):
         pass
@@ -190,8 +203,8 @@ def test_a_killed_run_ends_like_one_that_was_not(base, root, tuned, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preferences, "LossLog", Kill)
         with pytest.raises(Killed):
-            dpo(base, root, tuned, tmp_path / "killed", steps=4)
-    log, resumed = dpo(base, root, tuned, tmp_path / "killed", steps=4)
+            dpo(base, root, tuned, tmp_path / "killed", steps=4, dpo={"further": further})
+    log, resumed = dpo(base, root, tuned, tmp_path / "killed", steps=4, dpo={"further": further})
     assert [line.loss for line in log] == pytest.approx([line.loss for line in whole], rel=1e-5)
     assert (resumed / "adapter_model.safetensors").read_bytes() == (adapter / "adapter_model.safetensors").read_bytes()
 

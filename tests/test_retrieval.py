@@ -16,7 +16,6 @@ PASSAGES = [Passage(id=f"{name}-1", title=title, text=text) for name, title, tex
     ("chemistry", "Copper", "Copper salts turn a flame green."),
     ("chemistry", "Sodium", "Sodium salts turn a flame yellow."),
     ("civil", "Concrete", "Concrete grows strong as cement takes up water."))]
-IDS = [p.id for p in PASSAGES]
 
 
 class Axes:

@@ -136,19 +136,3 @@ def write_video(path: Path, clips: Iterable[Iterable[np.ndarray]]) -> list[tuple
 def take_clips(family: Family, variant: Variant, seed: int) -> Iterator[Iterator[np.ndarray]]:
     """Frames of all steps of a take, see `step_frames`."""
     return (step_frames(family, variant, number, seed) for number in range(len(family.steps)))
-
-
-def contact_sheet(family: Family, path: Path, columns: int = 1, variants: int = 12, seed: int = 7) -> None:
-    """PNG with a row a variant: `columns` moments of every step, left to right."""
-    from PIL import Image
-    rows = []
-    for number, variant in enumerate(family.variants[:variants]):
-        row = []
-        for s in range(len(family.steps)):
-            frames = list(step_frames(family, variant, s, seed + number))
-            places = np.linspace(0.15, 0.92, columns) if columns > 1 else [0.85]
-            row += [frames[int(u * (len(frames) - 1))] for u in places]
-        rows.append(np.concatenate(row, axis=1))
-    sheet = Image.fromarray(np.concatenate(rows, axis=0))
-    sheet.thumbnail((1600, 2400))
-    sheet.save(path)
