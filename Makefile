@@ -8,7 +8,7 @@ RUN ?= runs/tiny
 PLAN ?= tiny
 PAPERMILL := $(BIN)/papermill --cwd .
 
-.PHONY: setup demo test faults lint lab inspect mini plan reproduce runs ship figures
+.PHONY: setup demo test faults lint lab inspect mini plan dag reproduce runs ship figures
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -55,6 +55,9 @@ mini: .venv/installed  ## render ExpInstruct-Mini
 
 plan: .venv/installed-cluster  ## what $(PLAN) would do, and why
 	$(BIN)/python -m expstar_utils.schedule $(PLAN) --dry-run --quiet host
+
+dag: .venv/installed  ## the jobs of $(PLAN) and how far each has come, as a picture: runs/plan_$(PLAN).png
+	@$(BIN)/python -m expstar_utils.figures.plan $(PLAN)
 
 reproduce: .venv/installed-cluster  ## every job of $(PLAN), from rendering to figures; the same command goes on where it was stopped
 	$(BIN)/python -m expstar_utils.schedule $(PLAN) --quiet host

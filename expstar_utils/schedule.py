@@ -157,18 +157,23 @@ def summary(plan: Plan) -> str:
     """A line a job: done, stale (of other inputs) or missing; minutes, memory, problems put aside; and the whole time."""
     lines, whole_s = [f"{'job':<28} {'run':<24} {'state':<8} {'minutes':>8} {'GiB':>6} {'problems':>8}"], 0.0
     for job in plan.jobs:
-        state = State(job)
-        there = all(state.known.get(group, {}).get("done") for group in job.groups)
-        done = there and all(state.is_current(group) for group in job.groups)
-        took = _took(job, state)
+        state, word = State(job), state_of(job)
+        there, took = word != "missing", _took(job, state)
         whole_s += took["total_s"]
         shown = [f"{took['total_s'] / 60:8.1f}", f"{took['peak_memory_mib'] / 1024:6.1f}" if took["peak_memory_mib"] else " " * 6,
                  f"{took['problems']:>8}" if took["problems"] else ""] if there else []
-        word = "done" if done else "stale" if there else "missing"
         lines.append(" ".join([f"{job.name:<28} {job.run[-24:]:<24} {word:<8}", *shown]).rstrip())
         if not there and job.log.is_file():
             lines.append(f"    {job.log.resolve().as_uri()}")
     return "\n".join([*lines, f"{whole_s / 60:.1f} minutes in all"])
+
+
+def state_of(job: Job) -> str:
+    """Of a job's results: "done"; "stale", of other inputs; or "missing"."""
+    state = State(job)
+    if not all(state.known.get(group, {}).get("done") for group in job.groups):
+        return "missing"
+    return "done" if all(state.is_current(group) for group in job.groups) else "stale"
 
 
 def _took(job: Job, state: State) -> dict[str, float]:

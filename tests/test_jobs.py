@@ -17,6 +17,7 @@ from expstar_utils import jobs, locks
 from expstar_utils.files import read_json
 from expstar_utils.jobs import Group, Job, State, run_job
 from expstar_utils.records import ExpStarError
+from expstar_utils.schedule import state_of
 
 CELLS = ("run_dir = ''\ntext = ''\nfails = False",
          "from pathlib import Path\nfolder = Path(run_dir) / 'made'\nfolder.mkdir(exist_ok=True)\n"
@@ -55,7 +56,9 @@ def made(job, name="result.txt"):
 
 
 def test_a_job_is_done_once_and_its_results_come_back_with_their_inputs(job):
+    assert state_of(job) == "missing"
     assert run_job(job)
+    assert [state_of(job), state_of(changed(job, "2"))] == ["done", "stale"]
     mark = job.mark("").read_bytes()
     assert list(read_json(job.mark(""))) == ["made/result.txt"]
     assert not run_job(job)

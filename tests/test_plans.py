@@ -11,8 +11,10 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from matplotlib.backends.backend_agg import RendererAgg
 
 from expstar_utils import content, plans
+from expstar_utils.figures.plan import boxes, plan_dag
 from expstar_utils.plans import NOTEBOOKS, STAGES, load_plan, stem_of
 from expstar_utils.profiles import load_profile
 from expstar_utils.records import ExpStarError
@@ -178,3 +180,23 @@ def test_snakemake_reads_the_plan_and_draws_it(tmp_path):
     assert {f"stage_{number}" for number in ("mini", "02", "03", "04a", "05", "06", "07")} <= set(re.findall(r"stage_\w+", drawn))
     dry = subprocess.run([*command, "-n", "--cores", "2"], capture_output=True, text=True, check=True, cwd=ROOT)
     assert re.search(r"stage_05\s+3\b", dry.stdout + dry.stderr)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_picture_of_a_plan_has_every_job_right_of_those_before(name):
+    made = load_plan(name)
+    graph, states = boxes(made)
+    assert sum(its.total() for its in states.values()) == len(made.jobs)
+    drawing = plan_dag(made, name)
+    [axes] = drawing.figure.axes
+    drawn = {text.get_text(): text for text in axes.texts if text.get_text()}
+    assert set(drawn) >= {box.name if states[box].total() == 1 else f"{states[box].total()} x {box.name}" for box in graph}
+    arrows = [text for text in axes.texts if not text.get_text()]
+    assert len(arrows) == len(graph.edges)
+    assert all(arrow.xy[0] > arrow.xyann[0] for arrow in arrows)
+    renderer = RendererAgg(*drawing.figure.get_size_inches() * 72, 72)
+    frames = [patch.get_window_extent(renderer) for patch in axes.patches]
+    assert len(frames) == len(graph)
+    for text in drawn.values():
+        its = text.get_window_extent(renderer)
+        assert any(frame.x0 <= its.x0 and its.x1 <= frame.x1 and frame.y0 <= its.y0 and its.y1 <= frame.y1 for frame in frames)
