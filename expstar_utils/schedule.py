@@ -88,7 +88,7 @@ def forget_damaged(plan: Plan) -> list[str]:
 def _snakemake(plan: Plan, name: str, words: Sequence[str]) -> int:
     told = {word.split("=")[0] for word in words} & {"--cores", "-c", "--jobs", "-j", "--executor", "-e", "--workflow-profile",
                                                      "--profile"}
-    cores = () if told else ("--cores", str(os.cpu_count()))
+    cores = () if told else ("--cores", str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()))
     named = Path(name).resolve() if name.endswith((".yaml", ".yml")) else name
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT), *cores,
                *FLAGS, *words, "--config", f"plan={named}"]
