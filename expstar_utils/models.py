@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import shutil
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "data" / "models" / "expstar-tiny"
 TRAINED = {"sft": "4_sft", "dpo": "4_dpo", "baseline": "4_sft_baseline"}  # stage of a run that trains an adapter, by its name
 FRAME_PX, PATCH_PX, SCALE = 128, 16, 4
+UNUSED_S = 3 * 86400.0  # after which an assembled model leaves the cache
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] }}{% else %}"
     "{% for part in m['content'] %}{% if part['type'] == 'video' %}<video>{% elif part['type'] == 'image' %}<image>"
@@ -213,7 +217,7 @@ def trained_tower(path: Path | None = None) -> Path:
 
 
 def assembled_tiny(tower_file: Path | None = None) -> Path:
-    """Folder of the assembled ExpStar-Tiny base; built once for each tower and kept in the cache.
+    """Folder of the assembled ExpStar-Tiny base; built once for each tower and kept in the cache until nobody used it for days.
 
     Args:
         tower_file: safetensors of the trained tower (notebook 03); None takes the shipped one.
@@ -232,7 +236,17 @@ def assembled_tiny(tower_file: Path | None = None) -> Path:
             except OSError:  # another process was first; a folder cannot take the place of one that is not empty
                 if not target.is_dir():
                     raise
+        _forget_unused(target)
+    with suppress(OSError):  # of a cache that cannot be written to
+        os.utime(target)
     return target
+
+
+def _forget_unused(besides: Path) -> None:
+    """Remove assembled models that were not used for UNUSED_S: every trained tower makes one of half a gigabyte."""
+    for folder in besides.parent.glob("expstar-tiny-*"):
+        if folder != besides and time.time() - folder.stat().st_mtime > UNUSED_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def assemble_tiny(tower: dict[str, torch.Tensor], seed: int = 0) -> tuple[PreTrainedModel, ProcessorMixin]:

@@ -1,5 +1,7 @@
 """Assembly of ExpStar-Tiny: one folder in the cache, whoever comes first."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,19 @@ def test_another_process_that_was_faster_is_no_error(cache, monkeypatch):
     assert models.assembled_tiny() == target
     assert (target / "config.json").read_text() == "the other's"
     assert [p for p in cache.iterdir() if p != target] == []
+
+
+def test_models_that_nobody_used_for_days_leave_the_cache(cache, monkeypatch):
+    monkeypatch.setattr(models, "assemble_tiny", lambda _: (Assembled(), Assembled()))
+    for name, age_s in (("expstar-tiny-old", 2 * models.UNUSED_S), ("expstar-tiny-recent", models.UNUSED_S / 2)):
+        (cache / name).mkdir()
+        (cache / name / "config.json").write_text("{}")
+        os.utime(cache / name, (time.time() - age_s,) * 2)
+    target = models.assembled_tiny()
+    assert sorted(path.name for path in cache.iterdir()) == sorted(["expstar-tiny-recent", target.name])
+    os.utime(target, (5, 5))
+    models.assembled_tiny()
+    assert time.time() - target.stat().st_mtime < 60
 
 
 def test_a_folder_that_cannot_be_put_in_its_place_is_an_error(cache, monkeypatch):
