@@ -57,7 +57,7 @@ plan: .venv/installed-cluster  ## what $(PLAN) would do, and why
 	$(BIN)/python -m expstar_utils.schedule $(PLAN) --dry-run --quiet host
 
 dag: .venv/installed  ## the jobs of $(PLAN) and how far each has come, as a picture: runs/plan_$(PLAN).png
-	@$(BIN)/python -m expstar_utils.figures.plan $(PLAN)
+	@$(BIN)/python -m expstar_utils.plan_picture $(PLAN)
 
 reproduce: .venv/installed-cluster  ## every job of $(PLAN), from rendering to figures; the same command goes on where it was stopped
 	$(BIN)/python -m expstar_utils.schedule $(PLAN) --quiet host

@@ -42,6 +42,7 @@ LAYERS = (  # bottom first; a module imports from its own layer or from those be
     {"quickstart", "jobs"},
     {"plans"},
     {"schedule"},
+    {"plan_picture"},
 )
 IMPORT_NAMES = {"beautifulsoup4": "bs4", "faiss-cpu": "faiss", "markdown-it-py": "markdown_it", "open-clip-torch": "open_clip",
                 "openai-whisper": "whisper", "opencv-python-headless": "cv2", "pillow": "PIL", "piper-tts": "piper",

@@ -14,7 +14,7 @@ import yaml
 from matplotlib.backends.backend_agg import RendererAgg
 
 from expstar_utils import content, plans
-from expstar_utils.figures.plan import boxes, plan_dag
+from expstar_utils.plan_picture import boxes, plan_dag
 from expstar_utils.plans import NOTEBOOKS, STAGES, load_plan, stem_of
 from expstar_utils.profiles import load_profile
 from expstar_utils.records import ExpStarError

@@ -1,6 +1,6 @@
 """A plan as a picture: its jobs, what each waits for, and how far each has come.
 
-    python -m expstar_utils.figures.plan tiny        # runs/plan_tiny.pdf, .png and .tex
+    python -m expstar_utils.plan_picture tiny        # runs/plan_tiny.pdf, .png and .tex
 """
 
 from __future__ import annotations
