@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,15 @@ def _move(job: Job, group: Group, source: Path, target: Path) -> None:
             place = target / path.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, place)
+            _remove_empty(path.parent, source)
+
+
+def _remove_empty(folder: Path, below: Path) -> None:
+    """Remove a folder, and those above it, that hold nothing any more: notebooks may take one for a result."""
+    with suppress(OSError):  # it holds something
+        while folder != below:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def _link(job: Job) -> None:

@@ -221,8 +221,9 @@ class Plan(BaseModel):
         if self.render:
             yield f"{self.data_root}/jobs/{MINI}.json"
         needs = list(part.needs)
-        if stage == "05" and parameters.get("adapter", "") in TRAINED:
-            needs.append(TRAINED[parameters.get("adapter", "")])
+        adapter = parameters.get("adapter", "")
+        if stage == "05" and adapter in TRAINED:
+            needs.append("04b" if not adapter and "04b" in self._stages else TRAINED[adapter])  # "": the later that is there
         if stage == "06":
             needs += [f"05-{row}" for row in self.rows]
         if stage == "07":  # its tables stand over all seeds

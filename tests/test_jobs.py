@@ -74,6 +74,13 @@ def test_a_job_is_done_once_and_its_results_come_back_with_their_inputs(job):
     assert not run_job(job)
 
 
+def test_what_is_moved_aside_leaves_no_empty_folder(job):
+    run_job(job)
+    State(changed(job, "2")).begin()
+    assert not (Path(job.run) / "made").exists()
+    assert sorted(path.name for path in (Path(job.run) / "earlier").rglob("*.*")) == ["result.txt", "runs.log"]
+
+
 def test_the_same_results_of_another_key_leave_the_same_mark(job):
     run_job(job)
     mark = job.mark("").read_bytes()

@@ -73,6 +73,15 @@ def test_a_setting_changes_the_stages_that_read_it(tmp_path):
         assert {name for name in old if old[name] != after[name]} == expected, field
 
 
+@pytest.mark.parametrize(("stages", "given", "trained"), [
+    (["04a", "04b", "05"], {}, "04b"), (["04a", "05"], {}, "04a"), (["04a", "04b", "05"], {"adapter": "sft"}, "04a"),
+    (["04a", "04b", "05"], {"adapter": "dpo"}, "04b"), (["04a", "04b", "05"], {"adapter": "some/folder"}, "")])
+def test_inference_waits_for_the_adapter_that_it_takes(tmp_path, stages, given, trained):
+    made = plan(tmp_path, stages=stages, render=False, rows={"x": given})
+    [needs] = [job.groups[""].needs for job in made.jobs if job.name == "05-x"]
+    assert [Path(need).stem for need in needs] == ([trained] if trained else [])
+
+
 def test_a_prompt_changes_what_depends_on_it_and_nothing_else(tmp_path, monkeypatch):
     before = plan(tmp_path)
     old, its = keys(before), content.data_hash
@@ -126,7 +135,8 @@ def test_a_second_seed_takes_the_firsts_data_and_trains_its_own(tmp_path):
     of_two = {job.name: job for job in made.jobs if job.run == two}
     assert set(of_two) == {"04a", "04b", "05-test", "06", "07"}
     assert f"{one}/jobs/03.rows.json" in of_two["04a"].groups[""].needs
-    assert f"{two}/jobs/04a.json" in of_two["05-test"].groups[""].needs
+    assert f"{two}/jobs/04a.json" in of_two["04b"].groups[""].needs
+    assert f"{two}/jobs/04b.json" in of_two["05-test"].groups[""].needs
     assert of_two["04a"].links["2_datasets"] == f"{one}/2_datasets"
 
 
