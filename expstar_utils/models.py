@@ -245,8 +245,9 @@ def assembled_tiny(tower_file: Path | None = None) -> Path:
 def _forget_unused(besides: Path) -> None:
     """Remove assembled models that were not used for UNUSED_S: every trained tower makes one of half a gigabyte."""
     for folder in besides.parent.glob("expstar-tiny-*"):
-        if folder != besides and time.time() - folder.stat().st_mtime > UNUSED_S:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another process was first
+            if folder != besides and time.time() - folder.stat().st_mtime > UNUSED_S:
+                shutil.rmtree(folder)
 
 
 def assemble_tiny(tower: dict[str, torch.Tensor], seed: int = 0) -> tuple[PreTrainedModel, ProcessorMixin]:
