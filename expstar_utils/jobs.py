@@ -218,15 +218,8 @@ def _move(job: Job, group: Group, source: Path, target: Path) -> None:
             place = target / path.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, place)
-            _remove_empty(path.parent, source)
-
-
-def _remove_empty(folder: Path, below: Path) -> None:
-    """Remove a folder, and those above it, that hold nothing any more: notebooks may take one for a result."""
-    with suppress(OSError):  # it holds something
-        while folder != below:
-            folder.rmdir()
-            folder = folder.parent
+            with suppress(OSError):  # it still holds something; an empty one may be taken for a result
+                os.removedirs(path.parent)
 
 
 def _link(job: Job) -> None:
