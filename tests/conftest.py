@@ -15,13 +15,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the cores have a process each
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
 
-LONG = ("slurm/", "faults/", "test_launching", "test_notebooks", "test_inspector", "test_demo", "test_killed", "test_overfit")
-
-
-def pytest_collection_modifyitems(items):
-    """Files of few tests that take minutes come first, so that two processes end together (with `--no-loadscope-reorder`)."""
-    items.sort(key=lambda item: not any(name in item.nodeid.split("::")[0] for name in LONG))
-
 
 @pytest.fixture(scope="module", params=MINIATURES)
 def base(request, tmp_path_factory):
