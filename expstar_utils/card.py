@@ -56,16 +56,16 @@ def card(records: dict[str, dict], size_bytes: int) -> str:
     sft, index, further = records["4_sft"], records["3_index"], records["4_sft"]["parameters"].get("start")
     results = {run: its for run, its in records["6_metrics"]["metrics"]["reports"].items() if not run.endswith(("-sft", "-dpo"))}
     names = [name for name in SHOWN if all(name in its for its in results.values())]
-    command = "`make reproduce`" if sft["parameters"].get("max_steps", -1) > 0 else "`make reproduce PLAN=whole`"
+    command = "`make reproduce PLAN=whole`, then `make ship RUN=runs/whole`"
     if further:
-        command = "`04a_train_sft` with `start`, from weights shipped earlier (`LOG.md` tells the runs)"
+        command = "`04a_train_sft` with `start`, from weights shipped earlier (`LOG.md` tells the runs), then `make ship`"
     rows = [f"| {run} | " + " | ".join(_number(v[name]) for name in names) + " |" for run, v in sorted(results.items())]
     return "\n".join([
         "# ExpStar-Tiny", "",
         f"SmolVLM put together from {TINY_TEXT} (Apache-2.0) and our own vision tower; tower, connector and LoRA adapter are",
         f"here, {size_bytes / 1e6:.1f} MB. Trained on ExpInstruct-Mini alone, by the notebooks of this repository (MIT).", "",
         "| | |", "|---|---|",
-        f"| command | {command}, then `make ship` |",
+        f"| command | {command} |",
         f"| seed | {sft['parameters']['seed']} |",
         f"| code | {sft['git_sha']} |",
         f"| training rows | {sft['metrics']['rows']}, sha256 {sft['metrics']['data_sha256'][:16]} |",

@@ -74,8 +74,9 @@ STAGES: dict[str, dict[str, Part]] = {
     "05": {"": Part((), (), ("02.cases", "03.tower", "03.index"), ROWS | LEARNING | DPO, None,
                     (TEXTS, KNOWLEDGE, SHIPPED, "data/models.yaml"))},
     "06": {"": Part(("6_metrics/metrics.json",), ("6_metrics/*",), (), ROWS | LEARNING | DPO)},
-    "07": {"": Part(("7_figures/*.png", "7_figures/*.tex"), ("7_figures/*",), ("02.baseline", "03.index", "04a", "06"),
-                    ALL - SEEING, None, ("data/paper/*.csv", "benchmarks/results/*.json"))},
+    "07": {"": Part(("7_figures/*.png", "7_figures/*.tex", "7_figures/metrics.json"), ("7_figures/*",),
+                    ("02.baseline", "03.index", "04a", "06"), ALL - SEEING, None,
+                    ("data/paper/*.csv", "benchmarks/results/*.json"))},
 }
 TRAINED = {"": "04a", "sft": "04a", "dpo": "04b"}  # notebook 05's adapter -> the stage that trains it
 PLACES = {"profile", "run_dir", "out"}  # parameters that do not change a result

@@ -27,9 +27,7 @@ def test_card_says_what_made_the_weights(run, tmp_path):
     card = (folder / "README.md").read_text(encoding="utf8")
     for said in ("| seed | 7 |", "abc123", "11, sha256 dddddddddddddddd", "496 passages", "SFT 60", "| 210 | 0.713 |"):
         assert said in card
-    assert "| `make reproduce PLAN=whole`, then `make ship` |" in card
-    write_json(run / "4_sft/metrics.json", SFT | {"parameters": {"seed": 7, "max_steps": 150}})
-    assert "| `make reproduce`, then `make ship` |" in (ship(run, tmp_path / "shipped") / "README.md").read_text(encoding="utf8")
+    assert "| `make reproduce PLAN=whole`, then `make ship RUN=runs/whole` |" in card
     write_json(run / "4_sft/metrics.json", SFT | {"parameters": {"seed": 7, "start": "weights"}})
     further = (ship(run, tmp_path / "shipped") / "README.md").read_text(encoding="utf8")
     assert "| `04a_train_sft` with `start`, from weights shipped earlier" in further

@@ -13,7 +13,7 @@ from expstar_utils.files import read_json, read_jsonl
 from expstar_utils.media import sample_frames
 from expstar_utils.prompts import load_prompts
 from expstar_utils.records import ExpStarError, Passage, Record
-from expstar_utils.training import memory_advice, train_sft
+from expstar_utils.training import is_begun, memory_advice, train_sft
 
 WHOLE = {"smolvlm": ["connector"], "qwen2_5_vl": [], "qwen3_vl": []}
 
@@ -49,6 +49,17 @@ def logits(model, processor, root):
     ids = torch.tensor([prefix.ids])
     with torch.inference_mode():
         return model(input_ids=ids, attention_mask=torch.ones_like(ids), **prefix.extras).logits[0, -1]
+
+
+def test_an_empty_folder_is_no_begun_training(tmp_path):
+    for name in ("adapter", "checkpoints/checkpoint-3"):
+        (tmp_path / name).mkdir(parents=True)
+    assert not is_begun(tmp_path)
+    (tmp_path / "checkpoints/checkpoint-3/trainer_state.json").touch()
+    assert is_begun(tmp_path)
+    (tmp_path / "checkpoints/checkpoint-3/trainer_state.json").unlink()
+    (tmp_path / "adapter/base.json").touch()
+    assert is_begun(tmp_path)
 
 
 def test_adapter_loads_back_on_its_own_base_only(base, root, tmp_path):

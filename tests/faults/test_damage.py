@@ -73,7 +73,7 @@ def test_what_the_schedule_itself_noted_may_be_damaged_too(again):
 def test_damaged_files_of_every_stage_are_named_and_made_anew(whole, damage):
     names = ["2_datasets/cases.jsonl", "2_datasets/baseline/train.jsonl", "3_index/tower.safetensors", "3_index/manifest.json",
              "3_retrieval/test.jsonl", "2_datasets/expstar/train.jsonl", "4_sft/adapter/adapter_model.safetensors",
-             "4_dpo/rewards.jsonl", "5_predictions/test-free-adaptive.jsonl", "6_metrics/metrics.json"]
+             "4_dpo/rewards.jsonl", "5_predictions/test-free-adaptive.jsonl", "6_metrics/metrics.json", "7_figures/metrics.json"]
     more = [sorted((whole.run / "1_pairs").rglob("*_step_*.json"))[0], sorted((whole.run / "7_figures").glob("*.png"))[0]]
     there = [*(str(path.relative_to(whole.run)) for path in more), *(name for name in names if (whole.run / name).is_file())]
     assert len(there) > 8
