@@ -327,8 +327,9 @@ def test_the_inspector_works_in_jupyterlab(browser, tmp_path):
     prepared(tmp_path)
     lab = ("jupyterlab", "--allow-root", "--ip=127.0.0.1", "--IdentityProvider.token=", f"--ServerApp.root_dir={tmp_path}")
     with served(browser, tmp_path, *lab) as (shown, address):
-        shown.goto(f"{address}/lab/tree/08.ipynb")
-        shown.wait_for_selector(".jp-NotebookPanel .jp-Cell")
+        with shown.expect_websocket(lambda socket: "/channels" in socket.url):  # before there is a kernel, a run does nothing
+            shown.goto(f"{address}/lab/tree/08.ipynb")
+        shown.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
         shown.get_by_role("menuitem", name="Run", exact=True).click()
         shown.get_by_text("Run All Cells", exact=True).click()
         at(shown, 1)
