@@ -62,13 +62,22 @@ def tuned(small, root, tmp_path_factory):
     return folder / "adapter"
 
 
-@pytest.mark.parametrize(("kind", "more"), [("sft", {"sft_epochs": 5}), ("dpo", {"dpo": {"lr": 1e-2, "epochs": 3}}),
-                                            ("dpo", {"dpo": {"lr": 1e-3, "epochs": 3, "further": True}})])
-def test_two_processes_learn_what_one_does(small, root, tuned, tmp_path, kind, more):
+SFT, DPO, FURTHER = {"sft_epochs": 5}, {"dpo": {"lr": 1e-2, "epochs": 3}}, {"dpo": {"lr": 1e-3, "epochs": 3, "further": True}}
+SHARED_OUT = {"zero2": "global_step*/zero_pp_rank_1_*", "fsdp": "pytorch_model_fsdp.bin"}  # what a checkpoint has where it was
+
+
+@pytest.mark.parametrize(("kind", "more"), [
+    ("sft", SFT), ("dpo", DPO), ("dpo", FURTHER),
+    ("sft", SFT | {"accelerate": "zero2"}), ("dpo", DPO | {"accelerate": "zero2"}),
+    ("sft", SFT | {"accelerate": "fsdp"}), ("dpo", FURTHER | {"accelerate": "fsdp"})])
+def test_two_processes_learn_what_one_does(small, root, tuned, tmp_path, monkeypatch, kind, more):
+    """However the optimiser's state or the weights are shared out."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "as_gpus"))
     samples = 2 * ragged()[:8] if kind == "sft" else 2 * pairs()
     start = None if kind == "sft" else tuned
     one = trained(kind, small, root, tmp_path / "one", samples, start, batch_size=2, **more)
     two = trained(kind, small, root, tmp_path / "two", samples, start, batch_size=1, processes=2, **more)
+    assert list((tmp_path / "two" / "checkpoints").glob(f"checkpoint-*/{SHARED_OUT.get(more.get('accelerate'), 'optimizer.pt')}"))
     assert len(one[0]) == len(two[0]) >= 2
     assert two[0] == pytest.approx(one[0], rel=1e-3)
     assert one[1].keys() == two[1].keys()
@@ -98,9 +107,9 @@ import sys
 sys.path[:0] = ["tests", "."]
 from pathlib import Path
 from test_launching import launching, ragged, setting
-base, root, folder = map(Path, sys.argv[1:])
-profile = setting(base, batch_size=1, processes=2, sft_epochs=6)
-launching.train("sft", (None, None), launching.Start(), 2 * ragged()[:8], root, profile, folder)
+base, root, folder, accelerate = sys.argv[1:]
+profile = setting(Path(base), batch_size=1, processes=2, sft_epochs=6, accelerate=accelerate)
+launching.train("sft", (None, None), launching.Start(), 2 * ragged()[:8], Path(root), profile, Path(folder))
 """
 
 
@@ -115,9 +124,10 @@ def mentioning(folder):
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc to look for processes")
-def test_a_killed_kernel_takes_its_processes_along_and_training_goes_on(small, root, tmp_path):
+@pytest.mark.parametrize("accelerate", ["ddp", "zero2"])
+def test_a_killed_kernel_takes_its_processes_along_and_training_goes_on(small, root, tmp_path, accelerate):
     whole = trained("sft", small, root, tmp_path / "whole", 2 * ragged()[:8], batch_size=2, sft_epochs=6)
-    words = [sys.executable, "-c", KERNEL, str(small), str(root), str(tmp_path / "cut")]
+    words = [sys.executable, "-c", KERNEL, str(small), str(root), str(tmp_path / "cut"), accelerate]
     kernel = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: len(losses(tmp_path / "cut")) >= 1)
     kernel.kill()

@@ -208,18 +208,19 @@ import sys
 sys.path[:0] = ["tests", "."]
 from pathlib import Path
 from test_launching import launching, ragged, setting
-base, root, folder, machines = sys.argv[1:]
-profile = setting(Path(base), batch_size=1, processes=2, machines=int(machines), sft_epochs=6)
+base, root, folder, machines, accelerate = sys.argv[1:]
+profile = setting(Path(base), batch_size=1, processes=2, machines=int(machines), sft_epochs=6, accelerate=accelerate)
 launching.train("sft", (None, None), launching.Start(), 2 * ragged()[:8], Path(root), profile, Path(folder))
 """
 
 
 @long
-def test_a_launcher_in_each_of_two_tasks_learns_what_one_launcher_does(cluster, root, tmp_path):
+@pytest.mark.parametrize("accelerate", ["ddp", "zero2"])
+def test_a_launcher_in_each_of_two_tasks_learns_what_one_launcher_does(cluster, root, tmp_path, accelerate):
     base, losses = MINIATURES["qwen2_5_vl"](tmp_path / "base"), []
     for machines in (1, 2):
         folder, log = tmp_path / str(machines), tmp_path / f"{machines}.log"
-        words = [sys.executable, "-c", KERNEL, str(base), str(root), str(folder), str(machines)]
+        words = [sys.executable, "-c", KERNEL, str(base), str(root), str(folder), str(machines), accelerate]
         done = subprocess.run(["sbatch", "--wait", f"--ntasks={machines}", "--nodes=1", "--mem=4G", f"--output={log}",
                                f"--wrap={shlex.join(words)}"], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr + log.read_text(errors="replace")[-6000:]
