@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,13 +46,27 @@ def check_rebuilt(course: Course, damaged: dict[str, Callable[[Path], None]]) ->
     assert course.results() == wanted
 
 
+@contextmanager
+def as_it_was(course: Course, kept: Path) -> Iterator[Course]:
+    """A finished course, afterwards as it was again; so long its copy is `kept`."""
+    shutil.copytree(course.folder, kept)
+    yield course
+    shutil.rmtree(course.folder)
+    shutil.move(kept, course.folder)
+
+
 @pytest.fixture
 def again(finished, tmp_path):
     """Notebook 02's finished run, as it was again afterwards."""
-    shutil.copytree(finished.folder, tmp_path / "kept")
-    yield finished
-    shutil.rmtree(finished.folder)
-    shutil.move(tmp_path / "kept", finished.folder)
+    with as_it_was(finished, tmp_path / "kept") as course:
+        yield course
+
+
+@pytest.fixture
+def whole_again(whole, tmp_path):
+    """A finished run of every stage, as it was again afterwards."""
+    with as_it_was(whole, tmp_path / "kept") as course:
+        yield course
 
 
 def test_a_damaged_file_of_02_is_named_and_made_anew(again):
@@ -70,14 +85,15 @@ def test_what_the_schedule_itself_noted_may_be_damaged_too(again):
 @long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("damage", [flip, cut])
-def test_damaged_files_of_every_stage_are_named_and_made_anew(whole, damage):
+def test_damaged_files_of_every_stage_are_named_and_made_anew(whole_again, damage):
+    run = whole_again.run
     names = ["2_datasets/cases.jsonl", "2_datasets/baseline/train.jsonl", "3_index/tower.safetensors", "3_index/manifest.json",
              "3_retrieval/test.jsonl", "2_datasets/expstar/train.jsonl", "4_sft/adapter/adapter_model.safetensors",
              "4_dpo/rewards.jsonl", "5_predictions/test-free-adaptive.jsonl", "6_metrics/metrics.json", "7_figures/metrics.json"]
-    more = [sorted((whole.run / "1_pairs").rglob("*_step_*.json"))[0], sorted((whole.run / "7_figures").glob("*.png"))[0]]
-    there = [*(str(path.relative_to(whole.run)) for path in more), *(name for name in names if (whole.run / name).is_file())]
+    more = [sorted((run / "1_pairs").rglob("*_step_*.json"))[0], sorted((run / "7_figures").glob("*.png"))[0]]
+    there = [*(str(path.relative_to(run)) for path in more), *(name for name in names if (run / name).is_file())]
     assert len(there) > 8
-    check_rebuilt(whole, dict.fromkeys(there, damage))
+    check_rebuilt(whole_again, dict.fromkeys(there, damage))
 
 
 # Clocks
