@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 from sklearn.metrics import cohen_kappa_score
 
+from expstar_utils import weights
 from expstar_utils.chat import Chat, read_sentences
 from expstar_utils.encoders import encode_texts
 from expstar_utils.records import RELEVANT_GRADE, ExpStarError, Passage, RetrievalResult
@@ -103,13 +104,17 @@ def cross_encoder_score(model: str) -> Callable[[str, list[str]], np.ndarray]:
 
     Args:
         model: name or folder, such as "cross-encoder/ms-marco-MiniLM-L6-v2".
+
+    Raises:
+        ExpStarError: no source has the weights, or what is there is no cross-encoder.
     """
     from sentence_transformers import CrossEncoder
+    folder = weights.find(model)
     try:
-        encoder = CrossEncoder(model)
+        encoder = CrossEncoder(str(folder))
     except (OSError, ValueError) as error:
-        raise ExpStarError(f"cross-encoder {model!r} cannot be had ({str(error).splitlines()[0][:100]}); put it in the cache, "
-                           "or grade by cosine") from None
+        raise ExpStarError(f"cross-encoder {model!r}: {folder} cannot be read ({str(error).splitlines()[0][:100]}); name "
+                           "another, or grade by cosine") from None
 
     def score(query: str, texts: list[str]) -> np.ndarray:
         """What the cross-encoder says of a query with each text, float [texts]."""

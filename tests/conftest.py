@@ -15,6 +15,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the cores have a process each
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
 
+LONG = ("test_notebooks", "slurm/", "test_launching", "faults/", "test_demo")
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take minutes come first, so that two processes end together (with `--no-loadscope-reorder`)."""
+    def place(item):
+        path = item.nodeid.split("::")[0]
+        return next((number for number, name in enumerate(LONG) if name in path), len(LONG))
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="module", params=MINIATURES)
 def base(request, tmp_path_factory):

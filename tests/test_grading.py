@@ -84,8 +84,11 @@ def test_a_cross_encoder_of_the_true_class_scores_pairs(tmp_path):
     together = score("flame", ["salt", "lens lens", "flame"])
     assert together.shape == (3,)
     np.testing.assert_allclose(together, np.concatenate([score("flame", [t]) for t in ("salt", "lens lens", "flame")]), atol=1e-5)
-    with pytest.raises(ExpStarError, match="cross-encoder 'no/such-model' cannot be had"):
+    with pytest.raises(ExpStarError, match="no weights for 'no/such-model'"):
         cross_encoder_score("no/such-model")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ExpStarError, match="cross-encoder .*empty': .*empty cannot be read"):
+        cross_encoder_score(str(tmp_path / "empty"))
 
 
 # A chat model
