@@ -37,7 +37,7 @@ test: .venv/installed-test  ## every test, and every notebook at smoke size
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 faults: .venv/installed-test  ## the whole fault suite: kills, full disks, damaged files, Slurm; takes hours
-	EXPSTAR_FAULTS=1 $(BIN)/python -m pytest --timeout 7200 tests/faults tests/slurm
+	EXPSTAR_FAULTS=1 $(BIN)/python -m pytest -vv --durations 20 --timeout 7200 tests/faults tests/slurm
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
