@@ -23,7 +23,7 @@ from expstar_utils.jobs import Job
 from expstar_utils.plans import load_plan
 
 ROOT = Path(__file__).parents[2]
-SMOKE = ROOT / "notebooks" / "plans" / "smoke.yaml"
+PLANS = ROOT / "notebooks" / "plans"
 MARK = "EXPSTAR_FAULTS_COURSE"  # a variable that every process of a course inherits
 ENDS_S = 15.0  # within which every process of a killed plan is gone
 LONG = os.environ.get("EXPSTAR_FAULTS") == "1"
@@ -56,12 +56,12 @@ def _is_held(lock: Path) -> bool:
 
 
 class Course:
-    """A plan in a folder. Its run is `run` there, its data `mini`, unless it names others."""
+    """A plan in a folder: that of a file, with changes. Its run is `run` there, its data `mini`, unless these name others."""
 
-    def __init__(self, folder: Path, **plan: Any):
+    def __init__(self, folder: Path, base: str = "smoke", **plan: Any):
         self.folder, self.plan_file, self.log = folder, folder / "plan.yaml", folder / "log.txt"
         folder.mkdir(parents=True, exist_ok=True)
-        self.plan = yaml.safe_load(SMOKE.read_text(encoding="utf8")) | {
+        self.plan = yaml.safe_load((PLANS / f"{base}.yaml").read_text(encoding="utf8")) | {
             "runs": {str(folder / "run"): {"profile": "tiny", "seed": 42}}, "data_root": str(folder / "mini")} | plan
         self.plan_file.write_text(yaml.safe_dump(self.plan), encoding="utf8")
 

@@ -1,6 +1,7 @@
 """A plan killed at random moments, begun again each time, and compared with an undisturbed run.
 
     python tests/faults/kills.py --moments 20 --seed 1        # the smoke plan; as often SIGKILL for all as for the schedule alone
+    python tests/faults/kills.py --plan tiny --moments 1      # what one kill costs at the size of `make reproduce`
 
 The last line is a JSON object: seconds of both, the work that was done twice as a share, and what stayed behind.
 """
@@ -108,11 +109,12 @@ def disturb(folder: Path, count: int, seed: int, **plan: Any) -> dict[str, Any]:
 def main() -> int:
     """Run it; 1 where something stayed behind or differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--plan", default="smoke")
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        record = disturb(Path(folder), given.moments, given.seed)
+        record = disturb(Path(folder), given.moments, given.seed, base=given.plan)
     print(f"{record['killed']} kills: {record['disturbed_s']} s against {record['undisturbed_s']} s undisturbed, "
           f"{len(record['left'])} processes left behind, {len(record['differing'])} of {record['files']} results differ")
     print(json.dumps(record))
