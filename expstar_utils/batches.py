@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from tqdm import tqdm
 from transformers import ProcessorMixin
 
 from expstar_utils.augmentation import augmented
-from expstar_utils.clips import clip_frames
+from expstar_utils.clips import clip_frames, clip_path
+from expstar_utils.content import digest
 from expstar_utils.encoding import IGNORED, Encoded, merge_extras, pad_right
-from expstar_utils.files import write_json
+from expstar_utils.files import dump_line, read_json, write_json
 from expstar_utils.media import Frames
 from expstar_utils.packing import Layout, encode_group
 from expstar_utils.profiles import Profile
@@ -124,6 +127,26 @@ def row_lengths(collator: VideoCollator, groups: Sequence[Sequence[int]]) -> lis
         layout = collator.encode_group(group)[1]
         for position, branch in zip(group, layout.branches, strict=True):
             lengths[position] = layout.shared, branch
+    return lengths
+
+
+def counted_once(path: Path, collator: VideoCollator, groups: Sequence[Sequence[int]], count: Callable[[], list]) -> list:
+    """What `count` says of every sample's length, kept in a file: it opens every clip, and a killed run need not do that again.
+
+    Args:
+        path: of the file; it is passed over where it is damaged, or was made of other rows, clips, frames or tokens.
+    """
+    profile, tokenizer = collator.profile, collator.processor.tokenizer
+    clips = {str(clip_path(sample.videos[0], collator.root)) for sample in collator.samples if sample.videos}
+    dates = [(clip, os.stat(clip).st_size, os.stat(clip).st_mtime_ns) for clip in sorted(clips) if os.path.isfile(clip)]
+    of = digest([[dump_line(sample) for sample in collator.samples], groups, dates, profile.fps, profile.max_frames_sft,
+                 profile.frame_size, type(collator.processor).__name__, len(tokenizer), tokenizer.chat_template])
+    with suppress(ExpStarError, KeyError, TypeError):
+        known = read_json(path)
+        if known["of"] == of and known["sha256"] == digest(known["lengths"]):
+            return known["lengths"]
+    lengths = count()
+    write_json(path, {"of": of, "sha256": digest(lengths), "lengths": lengths}, indent=None)
     return lengths
 
 

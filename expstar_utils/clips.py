@@ -18,6 +18,11 @@ from expstar_utils.records import VirtualClip
 from expstar_utils.sizes import FrameSize
 
 
+def clip_path(clip: str | VirtualClip, root: Path) -> Path:
+    """File of a sample's video. Raises ExpStarError when it is not below the data set's `root`."""
+    return inside(root, clip.video if isinstance(clip, VirtualClip) else clip)
+
+
 def clip_frames(clip: str | VirtualClip, root: Path, *, fps: float, max_frames: int,
                 size_px: FrameSize = None, cache: Path | None = None) -> Frames:
     """Frames of a sample's video, given as a path or a virtual clip, both below the data set's `root`.
@@ -27,7 +32,7 @@ def clip_frames(clip: str | VirtualClip, root: Path, *, fps: float, max_frames: 
             decodes them every time.
     """
     cache = cache or (Path(os.environ["EXPSTAR_FRAMES"]) if os.environ.get("EXPSTAR_FRAMES") else None)
-    path, *span = (inside(root, clip.video), clip.start, clip.end) if isinstance(clip, VirtualClip) else (inside(root, clip),)
+    path, span = clip_path(clip, root), (clip.start, clip.end) if isinstance(clip, VirtualClip) else ()
     how = {"fps": fps, "max_frames": max_frames, "size_px": size_px}
     return sample_frames(path, *span, **how) if cache is None else kept_frames(cache, path, *span, **how)
 

@@ -20,7 +20,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from expstar_utils.adapters import lora, prepare_warm_started, save_adapter, save_stacked
 from expstar_utils.attention import causal_blocks
-from expstar_utils.batches import VideoCollator, over_long
+from expstar_utils.batches import VideoCollator, counted_once, over_long
 from expstar_utils.encoding import IGNORED, encode_prefix, encode_turns, merge_extras, pad_right
 from expstar_utils.models import quirks
 from expstar_utils.packing import Layout
@@ -199,7 +199,9 @@ def dpo_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
     set_seed(seed)  # TRL makes the adapter before it sows
     family, settings = quirks(model, processor), profile.for_dpo()
     rows = VideoCollator(processor, samples, root, settings, family.turn_end)
-    lengths = [PairCollator(rows, False).length(sample) for sample in samples]
+    one_a_row = [[i] for i in range(len(samples))]
+    lengths = counted_once(folder / "checkpoints" / "lengths.json", rows, one_a_row,
+                           lambda: [PairCollator(rows, False).length(sample) for sample in samples])
     left_out = set(over_long(samples, lengths, profile.max_length, folder / "problems.json"))
     kept = [i for i in range(len(samples)) if i not in left_out]
     if not kept:

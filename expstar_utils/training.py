@@ -21,7 +21,7 @@ from trl import SFTConfig, SFTTrainer
 from expstar_utils import trackers
 from expstar_utils.adapters import is_trained, lora, prepare_warm_started, save_adapter
 from expstar_utils.attention import causal_blocks
-from expstar_utils.batches import LengthBatches, VideoCollator, over_long, row_lengths
+from expstar_utils.batches import LengthBatches, VideoCollator, counted_once, over_long, row_lengths
 from expstar_utils.encoding import IGNORED, decision_tokens, weigh_decisions
 from expstar_utils.features import remember_features
 from expstar_utils.files import append_jsonl, explained, write_jsonl
@@ -205,7 +205,7 @@ def sft_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
     family = quirks(model, processor)
     collator = VideoCollator(processor, samples, root, profile, family.turn_end)
     groups = shared_groups(samples) if profile.packed else [[i] for i in range(len(samples))]
-    lengths = row_lengths(collator, groups)
+    lengths = counted_once(folder / "checkpoints" / "lengths.json", collator, groups, lambda: row_lengths(collator, groups))
     left_out = set(over_long(samples, list(map(sum, lengths)), profile.max_length, folder / "problems.json"))
     groups = [kept for group in groups if (kept := [i for i in group if i not in left_out])]
     if not groups:
