@@ -48,7 +48,8 @@ def test_other_rows_frames_or_clips_are_counted_anew(collator, asked):
 
 
 @pytest.mark.parametrize("damage", [
-    lambda text: text[:len(text) // 2], lambda text: text.replace('"lengths": [[', '"lengths": [[1'), lambda _: "[]", lambda _: ""])
+    lambda text: text[:len(text) // 2], lambda text: text.replace('"lengths": [[', '"lengths": [[1'), lambda _: "[]",
+    lambda _: ""])
 def test_a_damaged_file_is_passed_over(collator, asked, tmp_path, damage):
     asked(collator)
     path = tmp_path / "lengths.json"
