@@ -34,10 +34,10 @@ demo: .venv/installed  ## a video becomes commentary: make demo VIDEO=my.mp4 TIT
 	@$(BIN)/python -m expstar_utils.quickstart "$$VIDEO" "$$TITLE" $(EXPORT)
 
 test: .venv/installed-test  ## every test, and every notebook at smoke size
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 faults: .venv/installed-test  ## the whole fault suite: kills, full disks, damaged files, Slurm; takes hours
-	EXPSTAR_FAULTS=1 $(BIN)/python -m pytest -vv --durations 20 --timeout 7200 tests/faults tests/slurm
+	EXPSTAR_FAULTS=1 $(BIN)/python -m pytest -vv --durations 20 --timeout 7200 tests/faults tests/slurm tests/test_launching.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -25,6 +25,8 @@ from expstar_utils.profiles import FOLDER, load_profile
 from expstar_utils.records import ExpStarError, Record
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "faults"))
+from disturbed import long  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ SHARED_OUT = {"zero2": "global_step*/zero_pp_rank_1_*", "fsdp": "pytorch_model_f
 @pytest.mark.parametrize(("kind", "more"), [
     ("sft", SFT), ("dpo", DPO), ("dpo", FURTHER), ("dpo", FURTHER | {"accelerate": "fsdp"}),
     pytest.param("sft", SFT | {"accelerate": "zero2"}, marks=ZERO2),
-    pytest.param("dpo", DPO | {"accelerate": "zero2"}, marks=ZERO2)])
+    pytest.param("dpo", DPO | {"accelerate": "zero2"}, marks=[ZERO2, long])])
 def test_two_processes_learn_what_one_does(small, root, tuned, tmp_path, monkeypatch, kind, more):
     """However the optimiser's state or the weights are shared out."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "as_gpus"))
@@ -128,7 +130,7 @@ def mentioning(folder):
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc to look for processes")
-@pytest.mark.parametrize("accelerate", ["ddp", pytest.param("zero2", marks=ZERO2)])
+@pytest.mark.parametrize("accelerate", ["ddp", pytest.param("zero2", marks=[ZERO2, long])])
 def test_a_killed_kernel_takes_its_processes_along_and_training_goes_on(small, root, tmp_path, accelerate):
     whole = trained("sft", small, root, tmp_path / "whole", 2 * ragged()[:8], batch_size=2, sft_epochs=6)
     words = [sys.executable, "-c", KERNEL, str(small), str(root), str(tmp_path / "cut"), accelerate]
