@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -130,17 +129,17 @@ def row_lengths(collator: VideoCollator, groups: Sequence[Sequence[int]]) -> lis
     return lengths
 
 
-def counted_once(path: Path, collator: VideoCollator, groups: Sequence[Sequence[int]], count: Callable[[], list]) -> list:
+def counted_once(path: Path, collator: VideoCollator, count: Callable[[], list]) -> list:
     """What `count` says of every sample's length, kept in a file: it opens every clip, and a killed run need not do that again.
 
     Args:
         path: of the file; it is passed over where it is damaged, or was made of other rows, clips, frames or tokens.
     """
-    profile, tokenizer = collator.profile, collator.processor.tokenizer
-    clips = {str(clip_path(sample.videos[0], collator.root)) for sample in collator.samples if sample.videos}
-    dates = [(clip, os.stat(clip).st_size, os.stat(clip).st_mtime_ns) for clip in sorted(clips) if os.path.isfile(clip)]
-    of = digest([[dump_line(sample) for sample in collator.samples], groups, dates, profile.fps, profile.max_frames_sft,
-                 profile.frame_size, type(collator.processor).__name__, len(tokenizer), tokenizer.chat_template])
+    profile, processor = collator.profile, collator.processor
+    clips = {clip_path(sample.videos[0], collator.root) for sample in collator.samples if sample.videos}
+    dates = [(str(clip), clip.stat().st_size, clip.stat().st_mtime_ns) for clip in sorted(clips) if clip.is_file()]
+    of = digest([[dump_line(sample) for sample in collator.samples], dates, type(processor).__name__, len(processor.tokenizer),
+                 processor.tokenizer.chat_template, profile.fps, profile.max_frames_sft, profile.frame_size, profile.packed])
     with suppress(ExpStarError, KeyError, TypeError):
         known = read_json(path)
         if known["of"] == of and known["sha256"] == digest(known["lengths"]):

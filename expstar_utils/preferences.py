@@ -199,8 +199,7 @@ def dpo_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
     set_seed(seed)  # TRL makes the adapter before it sows
     family, settings = quirks(model, processor), profile.for_dpo()
     rows = VideoCollator(processor, samples, root, settings, family.turn_end)
-    one_a_row = [[i] for i in range(len(samples))]
-    lengths = counted_once(folder / "checkpoints" / "lengths.json", rows, one_a_row,
+    lengths = counted_once(folder / "checkpoints" / "lengths.json", rows,
                            lambda: [PairCollator(rows, False).length(sample) for sample in samples])
     left_out = set(over_long(samples, lengths, profile.max_length, folder / "problems.json"))
     kept = [i for i in range(len(samples)) if i not in left_out]

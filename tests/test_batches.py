@@ -27,7 +27,7 @@ def asked(tmp_path):
     """Function (collator): its rows' lengths, and whether they had to be counted."""
     def lengths(collator):
         groups, counted = shared_groups(collator.samples), []
-        found = counted_once(tmp_path / "lengths.json", collator, groups,
+        found = counted_once(tmp_path / "lengths.json", collator,
                              lambda: counted.append(1) or row_lengths(collator, groups))
         assert list(map(tuple, found)) == row_lengths(collator, groups)
         return bool(counted)
@@ -42,6 +42,7 @@ def test_other_rows_frames_or_clips_are_counted_anew(collator, asked):
     asked(collator)
     assert asked(dataclasses.replace(collator, samples=collator.samples[:-1]))
     assert asked(dataclasses.replace(collator, profile=collator.profile.model_copy(update={"max_frames_sft": 2})))
+    assert asked(dataclasses.replace(collator, profile=collator.profile.model_copy(update={"packed": True})))
     asked(collator)
     os.utime(collator.root / "0.mp4", (5, 5))
     assert asked(collator)
