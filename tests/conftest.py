@@ -19,7 +19,7 @@ LONG = ("test_notebooks", "slurm/", "test_launching", "faults/", "test_demo")
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take minutes come first, so that two processes end together (with `--no-loadscope-reorder`)."""
+    """Files that take minutes come first, so that all processes end together (with `--no-loadscope-reorder`)."""
     def place(item):
         path = item.nodeid.split("::")[0]
         return next((number for number, name in enumerate(LONG) if name in path), len(LONG))

@@ -57,7 +57,7 @@ def endpoints():
             def log_message(self, *_):
                 pass
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()  # seconds to its end
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()  # s between looks at its end
         servers.append(server)
         return f"http://127.0.0.1:{server.server_address[1]}/v1", asked
     serve.models = ["m"]

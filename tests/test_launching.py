@@ -158,6 +158,8 @@ def test_accelerate_reads_the_files(name):
     config = load_config_from_file(str(FOLDER / "accelerate" / f"{name}.yaml"))
     assert config.num_processes >= 2
     assert config.distributed_type == {"ddp": "MULTI_GPU", "zero2": "DEEPSPEED", "fsdp": "FSDP"}[name]
+    if name == "zero2":  # the stock launcher of DeepSpeed would go to other machines by itself, which srun did already
+        assert config.deepspeed_config["deepspeed_multinode_launcher"] == "standard"
 
 
 def test_a_profile_names_what_it_runs_with(tmp_path):
