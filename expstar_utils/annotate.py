@@ -13,7 +13,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from expstar_utils.media import probe, video_stream
+from expstar_utils.media import probe
+from expstar_utils.pictures import video_stream
 from expstar_utils.records import RawStep, Subtitle, format_time
 from expstar_utils.speech import SENTENCE_END
 

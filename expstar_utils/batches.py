@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,22 +15,31 @@ from tqdm import tqdm
 from transformers import ProcessorMixin
 
 from expstar_utils.augmentation import augmented
-from expstar_utils.clips import clip_frames, clip_path
+from expstar_utils.clips import clip_frames, clip_outline, clip_path
 from expstar_utils.content import digest
 from expstar_utils.encoding import IGNORED, Encoded, merge_extras, pad_right
 from expstar_utils.files import dump_line, read_json, write_json
 from expstar_utils.media import Frames
 from expstar_utils.packing import Layout, encode_group
 from expstar_utils.profiles import Profile
-from expstar_utils.records import ExpStarError, Problem, Sample
+from expstar_utils.records import ExpStarError, Problem, Sample, VirtualClip
+
+KEPT_BYTES = 2**31  # of frames, in every process that trains
+
+
+def clip_of(sample: Sample) -> str | VirtualClip:
+    """A row's clip. Raises ExpStarError when it has none."""
+    if not sample.videos:
+        raise ExpStarError(f"row {sample.id}: found no clip in `videos`, expected one; build the rows with notebook 02")
+    return sample.videos[0]
 
 
 @dataclass
 class VideoCollator:
     """Rows of a dataset (`{"row": position in groups}`) -> one padded batch.
 
-    Frames are sampled once a clip by the project's one sampler and kept in memory; with the profile's `augment`, a batch holds
-    them changed, for every row in another way. Rows are never cut.
+    Frames are sampled by the project's one sampler, and those used last are kept in memory, up to KEPT_BYTES; with the profile's
+    `augment`, a batch holds them changed, for every row in another way. Rows are never cut.
     groups: positions in samples of what is packed into one row; as long as it is not set, every sample is a row of its own.
     telling: token ids by sample id that count for the profile's `telling_weight` each (`captions.telling_tokens`).
     """
@@ -43,18 +53,27 @@ class VideoCollator:
     telling: Mapping[str, set[int]] | None = None
 
     def __post_init__(self) -> None:
-        self._frames: dict[str, Frames] = {}
+        self._frames: OrderedDict[str, Frames] = OrderedDict()
+        self._kept_bytes = 0
+
+    def _sampling(self) -> dict[str, Any]:
+        return {"fps": self.profile.fps, "max_frames": self.profile.max_frames_sft, "size_px": self.profile.frame_size}
 
     def frames(self, sample: Sample) -> Frames:
         """Frames of a row's clip. Raises ExpStarError when it has none."""
-        if not sample.videos:
-            raise ExpStarError(f"row {sample.id}: found no clip in `videos`, expected one; build the rows with notebook 02")
-        clip = sample.videos[0]
+        clip = clip_of(sample)
         key = str(clip)
         if key not in self._frames:
-            self._frames[key] = clip_frames(clip, self.root, fps=self.profile.fps, max_frames=self.profile.max_frames_sft,
-                                            size_px=self.profile.frame_size)
+            self._frames[key] = clip_frames(clip, self.root, **self._sampling())
+            self._kept_bytes += self._frames[key].pixels.nbytes
+            while len(self._frames) > 1 and self._kept_bytes > KEPT_BYTES:
+                self._kept_bytes -= self._frames.popitem(last=False)[1].pixels.nbytes
+        self._frames.move_to_end(key)
         return self._frames[key]
+
+    def outline(self, sample: Sample) -> Frames:
+        """As many grey frames of the same size, for what depends on no picture: its file's head is read alone."""
+        return clip_outline(clip_of(sample), self.root, **self._sampling())
 
     def encode(self, position: int) -> Encoded:
         """Tokens, labels and frames of one sample."""
@@ -62,9 +81,15 @@ class VideoCollator:
 
     def encode_group(self, group: Sequence[int], augment: bool = False) -> tuple[Encoded, Layout]:
         """Tokens, labels and frames of samples that share all but their branches."""
-        samples = [self.samples[i] for i in group]
-        frames = self.frames(samples[0])
-        return encode_group(self.processor, samples, augmented(frames, group[0]) if augment else frames, self.turn_end)
+        frames = self.frames(self.samples[group[0]])
+        return self._encoded(group, augmented(frames, group[0]) if augment else frames)
+
+    def layout(self, group: Sequence[int]) -> Layout:
+        """How long samples are that share all but their branches."""
+        return self._encoded(group, self.outline(self.samples[group[0]]))[1]
+
+    def _encoded(self, group: Sequence[int], frames: Frames) -> tuple[Encoded, Layout]:
+        return encode_group(self.processor, [self.samples[i] for i in group], frames, self.turn_end)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         groups = [[row["row"]] if self.groups is None else self.groups[row["row"]] for row in rows]
@@ -123,14 +148,14 @@ def row_lengths(collator: VideoCollator, groups: Sequence[Sequence[int]]) -> lis
     """
     lengths = [(0, 0)] * len(collator.samples)
     for group in tqdm(groups, desc="lengths", unit="row"):
-        layout = collator.encode_group(group)[1]
+        layout = collator.layout(group)
         for position, branch in zip(group, layout.branches, strict=True):
             lengths[position] = layout.shared, branch
     return lengths
 
 
 def counted_once(path: Path, collator: VideoCollator, count: Callable[[], list]) -> list:
-    """What `count` says of every sample's length, kept in a file: it opens every clip, and a killed run need not do that again.
+    """What `count` says of every sample's length, kept in a file: it reads every clip's head, a killed run need not do so again.
 
     Args:
         path: of the file; it is passed over where it is damaged, or was made of other rows, clips, frames or tokens.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from expstar_utils.files import inside
-from expstar_utils.media import Frames, sample_frames
+from expstar_utils.media import Frames, outline, sample_frames
 from expstar_utils.records import VirtualClip
 from expstar_utils.sizes import FrameSize
 
@@ -32,9 +32,19 @@ def clip_frames(clip: str | VirtualClip, root: Path, *, fps: float, max_frames: 
             decodes them every time.
     """
     cache = cache or (Path(os.environ["EXPSTAR_FRAMES"]) if os.environ.get("EXPSTAR_FRAMES") else None)
-    path, span = clip_path(clip, root), (clip.start, clip.end) if isinstance(clip, VirtualClip) else ()
+    path, span = _stretch(clip, root)
     how = {"fps": fps, "max_frames": max_frames, "size_px": size_px}
     return sample_frames(path, *span, **how) if cache is None else kept_frames(cache, path, *span, **how)
+
+
+def clip_outline(clip: str | VirtualClip, root: Path, *, fps: float, max_frames: int, size_px: FrameSize = None) -> Frames:
+    """What `clip_frames` gives, grey: as many frames, as large (see `media.outline`)."""
+    path, span = _stretch(clip, root)
+    return outline(path, *span, fps=fps, max_frames=max_frames, size_px=size_px)
+
+
+def _stretch(clip: str | VirtualClip, root: Path) -> tuple[Path, tuple[float, ...]]:
+    return clip_path(clip, root), (clip.start, clip.end) if isinstance(clip, VirtualClip) else ()
 
 
 def kept_frames(cache: Path, path: Path, *span: float, **how: Any) -> Frames:

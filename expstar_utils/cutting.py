@@ -18,7 +18,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from expstar_utils.media import check_span, probe, video_stream
+from expstar_utils.media import check_span, probe
+from expstar_utils.pictures import video_stream
 
 ENCODER = {"preset": "ultrafast", "crf": "17", "bf": "0"}
 COPIED_AUDIO = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")
@@ -38,10 +39,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class Groups:
-    """Groups of pictures that can be copied. In the stream's time base:
+    """Groups of pictures that can be copied, in the stream's time base, and the reason why not, empty where they can.
 
-    keys: when each is shown, in order. shown, read: when every frame is shown and decoded, in the order of decoding.
-    delay: from decoding to showing. reason: why nothing can be copied; empty when it can.
+    keys: when each is shown. shown, read: when every frame is shown and decoded, in the order of decoding. delay: between them.
     """
 
     keys: list[int] = field(default_factory=list)

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import av
 import numpy as np
-from av.stream import Disposition
 
+from expstar_utils.pictures import last_at_or_before, open_video, quarter_turns, reason, upright, video_stream
 from expstar_utils.records import ExpStarError
 from expstar_utils.sizes import FrameSize, scaled
 
-SKIPPABLE = ("h264", "hevc")  # decoders that can leave out a picture that no other refers to, from one packet to the next
-SPARSE = 4  # pictures in a clip for one that is wanted, from which on it is worth to look first
 MOST_PIXELS = 1 << 26  # of a picture: twice 8K video, 200 MB
-PICTURE_FORMATS = ("image2", "png_pipe", "jpeg_pipe", "gif", "bmp_pipe", "webp_pipe", "tiff_pipe", "svg_pipe")
-FORMATS = ",".join((  # that are opened: no playlist (hls, dash, concat), which names other files, and no text drawn as pictures
-    *PICTURE_FORMATS, "mp3,wav,flac,aac,srt,webvtt,ass", "avi,asf,dv,flv,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts",
-    "mpegvideo,mxf,nut,obu,ogg,rm,vc1,wtv,yuv4mpegpipe"))
 
 
 @dataclass(frozen=True)
@@ -64,34 +56,6 @@ class Frames:
         return Frames(np.full_like(self.pixels, 127), self.times_s, self.indices, self.start_s, self.end_s)
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[av.container.InputContainer]:
-    path = Path(path)
-    if not path.is_file():
-        raise ExpStarError(f"{path}: no such file, expected a video; check the path")
-    if path.stat().st_size == 0:
-        raise ExpStarError(f"{path}: found an empty file, expected a video; copy or download it again")
-    try:
-        container = av.open(str(path.absolute()), options={"format_whitelist": FORMATS})  # absolute: "a:b.mp4" is a protocol
-    except (av.FFmpegError, ValueError) as error:
-        raise ExpStarError(f"{path}: found something that is not a readable video ({_reason(error)}), expected mp4, mkv, "
-                           "webm, mov or avi; convert it, or copy it again if it was cut short") from None
-    with container:
-        if container.format.name in PICTURE_FORMATS or not video_stream(container):
-            found = "a picture" if video_stream(container) else "a file without pictures in it"
-            raise ExpStarError(f"{path}: found {found}, expected a video; give the video file itself")
-        yield container
-
-
-def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """First stream of moving pictures; the cover of a sound file is none."""
-    return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).splitlines()[0]
-
-
 def probe(path: Path) -> VideoInfo:
     """What a video holds; a file is looked at once as long as it does not change.
 
@@ -105,13 +69,13 @@ def probe(path: Path) -> VideoInfo:
 
 @lru_cache(maxsize=4096)
 def _probe(path: Path, mtime_ns: int | None, size_bytes: int | None) -> VideoInfo:
-    with _open(path) as container:
+    with open_video(path) as container:
         stream = video_stream(container)
         fps = float(stream.average_rate or stream.guessed_rate or 25)
         try:
             first = next(container.decode(stream), None)
         except av.FFmpegError as error:
-            raise ExpStarError(f"{path}: no frame can be decoded ({_reason(error)}), expected a whole video; copy it "
+            raise ExpStarError(f"{path}: no frame can be decoded ({reason(error)}), expected a whole video; copy it "
                                "again") from None
         if first is None:
             raise ExpStarError(f"{path}: found a video with no frames, expected at least one; copy or record it again")
@@ -122,7 +86,7 @@ def _probe(path: Path, mtime_ns: int | None, size_bytes: int | None) -> VideoInf
         if first.width * first.height > MOST_PIXELS:
             raise ExpStarError(f"{path}: found pictures of {first.width} x {first.height} px, expected {MOST_PIXELS:,} px at "
                                "most; scale the video down")
-        turns = _turns(first)
+        turns = quarter_turns(first)
         width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
         return VideoInfo(Path(path), max(duration, 1 / fps), fps, width, height, bool(container.streams.audio), 90 * turns)
 
@@ -142,7 +106,7 @@ def _last_end_s(path: Path) -> float:
 
     Matroska's own length counts from time zero, not from the first frame; a browser's recording names none.
     """
-    with _open(path) as container:
+    with open_video(path) as container:
         stream = video_stream(container)
         origin = stream.start_time or 0
         with suppress(av.FFmpegError):  # cannot be sought: read through
@@ -179,121 +143,32 @@ def sample_frames(path: Path, start_s: float = 0.0, end_s: float | None = None, 
     Raises:
         ExpStarError: see `probe`; also when the clip lies outside the file.
     """
+    start_s, end_s, info, wanted, pixels = _asked(path, start_s, end_s, fps, max_frames, size_px)
+    times = np.empty(len(wanted))
+    for place, time_s, frame in last_at_or_before(path, start_s, wanted):  # put down as they come: a long film's do not pile up
+        pixels[place], times[place] = upright(frame, *pixels.shape[1:3]), time_s
+    return Frames(pixels, times, np.round(times * info.fps).astype(int), start_s, end_s)
+
+
+def outline(path: Path, start_s: float = 0.0, end_s: float | None = None, *, fps: float = 1.0, max_frames: int = 64,
+            size_px: FrameSize = None) -> Frames:
+    """As many frames, as large, as `sample_frames` with the same arguments gives, all grey, at the times that were wanted.
+
+    Nothing but the file's head is decoded.
+
+    Raises:
+        ExpStarError: as `sample_frames`, but for what is wrong behind the head.
+    """
+    start_s, end_s, info, wanted, pixels = _asked(path, start_s, end_s, fps, max_frames, size_px)
+    return Frames(pixels, wanted, np.round(wanted * info.fps).astype(int), start_s, end_s).blanked()
+
+
+def _asked(path: Path, start_s: float, end_s: float | None, fps: float, max_frames: int, size_px: FrameSize,
+           ) -> tuple[float, float, VideoInfo, np.ndarray, np.ndarray]:
+    """What frames are wanted of a clip: its span, its file's description, their times, and room for them."""
     info = probe(path)
     end_s = info.duration_s if end_s is None else min(end_s, info.duration_s + 1.0)
     check_span(info, start_s, end_s)
     wanted = sample_times(start_s, end_s, fps, max_frames)
     height, width = scaled(size_px, info.height_px, info.width_px, len(wanted))
-    pixels, times = np.empty((len(wanted), height, width, 3), np.uint8), np.empty(len(wanted))
-    for place, time_s, frame in _last_at_or_before(path, start_s, wanted):  # put down as they come: a long film's do not pile up
-        pixels[place], times[place] = _upright(frame, height, width), time_s
-    return Frames(pixels, times, np.round(times * info.fps).astype(int), float(start_s), float(end_s))
-
-
-def _turns(frame: av.VideoFrame) -> int:
-    """Quarter turns counter-clockwise that a frame needs before it is shown, 0 to 3."""
-    return round(frame.rotation / 90) % 4
-
-
-def _upright(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
-    """A frame as it is shown, scaled: uint8 [height, width, 3], RGB."""
-    turns = _turns(frame)
-    if turns % 2:
-        height, width = width, height
-    return np.rot90(frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray(), turns)
-
-
-def _last_at_or_before(path: Path, start_s: float, wanted: np.ndarray) -> Iterator[tuple[int, float, av.VideoFrame]]:
-    """(place, time, frame) for each wanted time, in one pass from the key frame before `start_s`.
-
-    Every place comes; one that comes twice holds what came last.
-    """
-    if (yield from _without_the_rest(path, start_s, wanted)):
-        return
-    place, before = 0, None
-    for time_s, frame in _decode_from(path, start_s):
-        while place < len(wanted) and time_s > wanted[place] + 1e-6:
-            yield place, *(before or (time_s, frame))
-            place += 1
-        if place == len(wanted):
-            return
-        before = time_s, frame
-    if before is None:
-        raise ExpStarError(f"{path}: no frame could be decoded after {start_s:g} s, expected some; copy the file again")
-    yield from ((rest, *before) for rest in range(place, len(wanted)))
-
-
-def _without_the_rest(path: Path, start_s: float, wanted: np.ndarray) -> Generator[tuple[int, float, av.VideoFrame], None, bool]:
-    """The same, without decoding pictures that are neither wanted nor needed by others; returns whether all of them came.
-
-    The packets' times say beforehand which pictures are wanted. Then the decoder is told with every packet whether it may leave
-    the picture out if no other refers to it: a third to a half of a film with B-frames.
-    """
-    with _open(path) as container:
-        stream = video_stream(container)
-        if stream.codec_context.name not in SKIPPABLE:
-            return False
-        stream.thread_type = "SLICE"  # threads by frame cost more than they gain where frames are left out
-        origin, step_s = stream.start_time or 0, float(stream.time_base)
-        pts = _pictures_until(container, stream, start_s, float(wanted[-1]))
-        times = (pts - origin) * step_s
-        if len(times) < SPARSE * len(wanted) or times[0] > start_s + 1e-6:
-            return False
-        places = defaultdict(list)
-        for place, shown in enumerate(np.maximum(np.searchsorted(times, wanted + 1e-6, side="right") - 1, 0)):
-            places[int(pts[shown])].append(place)
-        with suppress(av.FFmpegError):
-            missing = set(places)
-            _seek(container, stream, start_s)
-            for packet in container.demux(stream):
-                stream.codec_context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in places else "NONREF"
-                for frame in (f for f in packet.decode() if f.pts in missing):
-                    yield from ((place, (frame.pts - origin) * step_s, frame) for place in places[frame.pts])
-                    missing.remove(frame.pts)
-                if not missing:
-                    return True
-    return False
-
-
-def _pictures_until(container: av.container.InputContainer, stream: av.VideoStream, start_s: float, end_s: float) -> np.ndarray:
-    """Times of the pictures from the key frame before `start_s` to the one on the screen at `end_s`; int [n], in order."""
-    last, found = (stream.start_time or 0) + end_s / float(stream.time_base) + 1, []
-    with suppress(av.FFmpegError):
-        _seek(container, stream, start_s)
-        for packet in container.demux(stream):
-            if packet.dts is not None and packet.dts > last:
-                break
-            if packet.pts is not None and not packet.is_discard:
-                found.append(packet.pts)
-    return np.sort(np.array(found, np.int64))
-
-
-def _seek(container: av.container.InputContainer, stream: av.VideoStream, start_s: float) -> None:
-    container.seek((stream.start_time or 0) + int(start_s / stream.time_base), stream=stream, backward=True)
-
-
-def _decode_from(path: Path, start_s: float) -> Iterator[tuple[float, av.VideoFrame]]:
-    """(seconds from the file's first frame, frame) from the key frame before `start_s`; damaged tails end it quietly."""
-    for seek_s in dict.fromkeys((start_s, max(start_s - 10, 0), 0)):
-        frames = _decode_at(path, seek_s)
-        first = next(frames, None)
-        if first and first[0] <= start_s + 1e-6:
-            break  # else a transport stream, sought by bytes, that landed too late
-    if first:
-        yield first
-        yield from frames
-
-
-def _decode_at(path: Path, seek_s: float) -> Iterator[tuple[float, av.VideoFrame]]:
-    with _open(path) as container:
-        stream = video_stream(container)
-        stream.thread_type = "AUTO"
-        origin = stream.start_time or 0
-        try:
-            if seek_s > 0:
-                _seek(container, stream, seek_s)
-            for frame in container.decode(stream):
-                if frame.pts is not None:
-                    yield float((frame.pts - origin) * stream.time_base), frame
-        except av.FFmpegError:
-            return
+    return float(start_s), float(end_s), info, wanted, np.empty((len(wanted), height, width, 3), np.uint8)

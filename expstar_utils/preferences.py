@@ -22,6 +22,7 @@ from expstar_utils.adapters import lora, prepare_warm_started, save_adapter, sav
 from expstar_utils.attention import causal_blocks
 from expstar_utils.batches import VideoCollator, counted_once, over_long
 from expstar_utils.encoding import IGNORED, encode_prefix, encode_turns, merge_extras, pad_right
+from expstar_utils.media import Frames
 from expstar_utils.models import quirks
 from expstar_utils.packing import Layout
 from expstar_utils.profiles import Profile
@@ -87,23 +88,23 @@ class PairCollator:
                 "input_ids": torch.cat([front, found.clamp(min=0)], 1), "attention_mask": mask,
                 "completion_mask": torch.cat([front, (found != IGNORED).long()], 1)}
 
-    def _encoded(self, sample: Sample) -> tuple[Any, list[tuple[list[int], list[int]]]]:
+    def _encoded(self, sample: Sample, frames: Frames) -> tuple[Any, list[tuple[list[int], list[int]]]]:
         prompt, sides = turns_of(sample)
-        prefix = encode_prefix(self.rows.processor, prompt, self.rows.frames(sample))
+        prefix = encode_prefix(self.rows.processor, prompt, frames)
         return prefix, [encode_turns(self.rows.processor, turns, self.rows.turn_end) for turns in sides]
 
     def length(self, sample: Sample) -> int:
         """Tokens of the longer of a pair's two dialogues."""
-        prefix, sides = self._encoded(sample)
+        prefix, sides = self._encoded(sample, self.rows.outline(sample))
         return len(prefix.ids) + max(len(ids) for ids, _ in sides)
 
     def _apart(self, sample: Sample) -> dict[str, Any]:
-        prefix, sides = self._encoded(sample)
+        prefix, sides = self._encoded(sample, self.rows.frames(sample))
         return {"rows": [{"ids": prefix.ids + ids, "extras": prefix.extras} for ids, _ in sides],
                 "trained": [_trained(labels, len(prefix.ids), len(prefix.ids)) for _, labels in sides]}
 
     def _packed(self, sample: Sample) -> dict[str, Any]:
-        prefix, sides = self._encoded(sample)
+        prefix, sides = self._encoded(sample, self.rows.frames(sample))
         shared, (chosen, rejected) = len(prefix.ids), (ids for ids, _ in sides)
         starts = shared, shared + len(chosen)
         return {"rows": [{"ids": prefix.ids + chosen + rejected, "extras": prefix.extras}],

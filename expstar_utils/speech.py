@@ -14,7 +14,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from expstar_utils.listening import SAMPLE_RATE_HZ, Whisper, Word, load, spans
-from expstar_utils.media import probe, video_stream
+from expstar_utils.media import probe
+from expstar_utils.pictures import video_stream
 from expstar_utils.records import AsrFile, ExpStarError, Subtitle, format_time
 
 # Whisper writes the words it has just read: without these it hears 储气瓶 (gas holder) as everyday homophones.

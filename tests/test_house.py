@@ -25,7 +25,7 @@ MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__
 LAYERS = (  # bottom first; a module imports from its own layer or from those before it
     {"records", "sizes"},
     {"files"},
-    {"media", "prompts", "profiles", "weights", "runlog", "chat", "sharing", "ledger", "seeds", "trackers", "content",
+    {"pictures", "media", "prompts", "profiles", "weights", "runlog", "chat", "sharing", "ledger", "seeds", "trackers", "content",
      "published", "locks"},
     {"clips", "mini", "pairs", "cutting", "datasets", "encoding", "models", "miniatures", "knowledge", "decoding", "decisions",
      "listening", "speech", "annotate", "packing", "equations", "adapters", "features",

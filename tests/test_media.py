@@ -190,7 +190,7 @@ def test_wherever_a_clip_starts_its_first_frame_is_the_one_on_the_screen(name, s
 
 @pytest.mark.parametrize("name", ["steady.mp4", "sound.mp4", "uneven.mkv", "starts_late.mkv", "fragments.mp4", "fast.mp4"])
 def test_pictures_that_nobody_needs_are_not_decoded(name, videos, monkeypatch):
-    monkeypatch.setattr("expstar_utils.media._decode_from", lambda *_: pytest.fail("every picture was decoded"))
+    monkeypatch.setattr("expstar_utils.pictures._decode_from", lambda *_: pytest.fail("every picture was decoded"))
     info = probe(videos[name])
     for start_s, end_s in ((0.0, info.duration_s), (0.45, 2.6)):
         frames = sample_frames(videos[name], start_s, end_s, fps=1.0)

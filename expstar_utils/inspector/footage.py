@@ -14,7 +14,8 @@ from PIL import Image
 
 from expstar_utils.cutting import Clip, cut_clips, encode_whole
 from expstar_utils.files import inside
-from expstar_utils.media import Frames, check_span, probe, sample_frames, video_stream
+from expstar_utils.media import Frames, check_span, probe, sample_frames
+from expstar_utils.pictures import video_stream
 from expstar_utils.records import ExpStarError, VirtualClip
 
 LONGEST_S = 120.0  # of a clip that is sent to a page

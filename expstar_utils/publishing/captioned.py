@@ -17,7 +17,8 @@ from av.subtitles.subtitle import SubtitleSet
 
 from expstar_utils.cutting import COPIED_AUDIO
 from expstar_utils.files import replacing
-from expstar_utils.media import VideoInfo, probe, video_stream
+from expstar_utils.media import VideoInfo, probe
+from expstar_utils.pictures import video_stream
 from expstar_utils.publishing import soundtrack
 from expstar_utils.publishing.documents import language_of
 from expstar_utils.publishing.pen import Pen, upright
