@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import PreTrainedModel
 
 from expstar_utils.files import explained, write_json
@@ -22,6 +23,12 @@ def lora(profile: Profile, model: PreTrainedModel) -> LoraConfig:
     """LoRA on all linear layers of the language model; modules of `warm_start` go with the adapter; all else is frozen."""
     return LoraConfig(r=profile.lora_r, lora_alpha=profile.lora_alpha, lora_dropout=0.0, task_type="CAUSAL_LM",
                       target_modules=profile.lora_target, modules_to_save=profile.warm_start or None)
+
+
+def with_connector(model: PreTrainedModel, profile: Profile) -> tuple[PeftModel, nn.Module]:
+    """A model with its adapter, a new one where it has none, and the connector that goes with the adapter as a whole."""
+    whole = model if isinstance(model, PeftModel) else get_peft_model(model, lora(profile, model))
+    return whole, whole.get_base_model().model.connector.modules_to_save["default"]
 
 
 def prepare_warm_started(model: PreTrainedModel, trained: bool) -> None:

@@ -184,13 +184,6 @@ class Profile(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _warm_start_is_at_hand(self) -> Profile:
-        if self.processes > 1 and self.warm_start:
-            raise ValueError(f"processes {self.processes} and warm_start {self.warm_start} do not go together, expected one of "
-                             "them at its default; a warm start is known to the notebook's own process alone")
-        return self
-
-    @model_validator(mode="after")
     def _frames_stay_the_same(self) -> Profile:
         if self.feature_cache_gib and (self.augment or self.caption_tower):
             raise ValueError(f"feature_cache_gib is {self.feature_cache_gib} with augment or caption_tower, expected 0; what is "

@@ -56,13 +56,13 @@ def line_targets(cases: Sequence[Case]) -> tuple[np.ndarray, torch.Tensor]:
     return encode_texts(bank), targets
 
 
-def _pick(frames: list[np.ndarray], rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` frames of each row's clip, in order, spread over its length."""
+def pick_frames(frames: Sequence[np.ndarray], rows: np.ndarray, count: int, rng: np.random.Generator | None = None) -> np.ndarray:
+    """`count` frames of each row's clip, in order, one of each of as many equal stretches: drawn from it, or its middle."""
     picked = []
     for row in rows:
-        n = len(frames[row])
-        edges = np.linspace(0, n, count + 1)
-        picked.append(frames[row][[min(int(rng.uniform(a, b)), n - 1) for a, b in zip(edges, edges[1:])]])
+        n, edges = len(frames[row]), np.linspace(0, len(frames[row]), count + 1)
+        times = [rng.uniform(a, b) if rng else (a + b) / 2 for a, b in zip(edges, edges[1:])]
+        picked.append(frames[row][[min(int(time), n - 1) for time in times]])
     return np.stack(picked)
 
 
@@ -87,7 +87,7 @@ def train_tower(tower: Tower, frames: list[np.ndarray], bank: np.ndarray, target
     for step in tqdm(range(first, knobs.steps), initial=first, total=knobs.steps, desc="tower", unit="step"):
         rng, generator = np.random.default_rng([knobs.seed, step]), torch.Generator().manual_seed(knobs.seed * 1_000_003 + step)
         rows = rng.choice(len(frames), min(knobs.batch, len(frames)), replace=False)
-        pixels = augment(to_pixels(_pick(frames, rows, knobs.frames, rng)), generator)
+        pixels = augment(to_pixels(pick_frames(frames, rows, knobs.frames, rng)), generator)
         with torch.autocast("cpu", dtype=torch.bfloat16):  # half the time of float32 on processors with bf16 units
             vectors = tower(pixels)
         logits = log_scale.exp().clamp(max=200) * vectors.float() @ lines.T

@@ -73,7 +73,8 @@ SHARED_OUT = {"zero2": "global_step*/zero_pp_rank_1_*", "fsdp": "pytorch_model_f
 
 
 @pytest.mark.parametrize(("kind", "more"), [
-    ("sft", SFT), ("dpo", DPO), ("dpo", FURTHER), ("dpo", FURTHER | {"accelerate": "fsdp"}),
+    ("sft", SFT), ("sft", SFT | {"warm_start": ["merger"], "warm_start_lr": 1e-3}),
+    ("dpo", DPO), ("dpo", FURTHER), ("dpo", FURTHER | {"accelerate": "fsdp"}),
     pytest.param("sft", SFT | {"accelerate": "zero2"}, marks=ZERO2),
     pytest.param("dpo", DPO | {"accelerate": "zero2"}, marks=[ZERO2, long])])
 def test_two_processes_learn_what_one_does(small, root, tuned, tmp_path, monkeypatch, kind, more):
@@ -166,8 +167,6 @@ def test_a_profile_names_what_it_runs_with(tmp_path):
     words = launching.command(load_profile("paper"), tmp_path / "job.json")
     assert words[words.index("--num_processes") + 1] == "4"
     assert Path(words[words.index("--config_file") + 1]).name == "zero2.yaml"
-    with pytest.raises(ExpStarError, match="processes 2 and warm_start .'connector'. do not go together"):
-        load_profile("tiny", processes=2)
 
 
 def test_several_machines_need_a_task_of_slurm_on_each(tmp_path, monkeypatch):
