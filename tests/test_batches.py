@@ -79,6 +79,13 @@ def test_heads_alone_give_the_lengths_that_the_pictures_have(base, root, monkeyp
         dataclasses.replace(collator).frames(samples[0])
 
 
+def test_rows_that_share_a_prompt_have_the_lengths_that_they_have_alone(collator):
+    groups = shared_groups(collator.samples)
+    assert max(map(len, groups)) > 1
+    together, alone = (row_lengths(collator, by) for by in (groups, [[i] for i in range(len(collator.samples))]))
+    assert list(map(sum, together)) == list(map(sum, alone))
+
+
 def test_frames_stay_in_memory_up_to_a_limit(collator, monkeypatch):
     clips = [sample for i, sample in enumerate(collator.samples) if sample.videos[0] not in
              [earlier.videos[0] for earlier in collator.samples[:i]]]
