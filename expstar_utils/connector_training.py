@@ -1,8 +1,8 @@
 """A connector that points: visual tokens learn to look like the words that tell their clip from its siblings.
 
 The connector's output is compared with the language model's own word embeddings, so that what reaches the first layer looks like
-a bag of the right words, and reading a picture becomes what a language model does anyway: copy. No layer of it is involved, so a
-step takes milliseconds. Left to find its own way to the same features, a language model needs many more clips (`LOG.md`).
+a bag of the right words. No layer of the language model is involved, so a step takes milliseconds; it has to learn by captions
+afterwards to read what it is shown (`LOG.md` has how much of it gets lost there).
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def tower_features(model: PreTrainedModel, frames: Sequence[np.ndarray], count: 
 
 def _likeness(connector: nn.Module, features: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Visual tokens float [clips, tokens, width], and their cosines with the words, float [clips, tokens, words]."""
-    tokens = connector(features.flatten(0, 1).float()).unflatten(0, features.shape[:2]).flatten(1, 2)
+    shown = features.flatten(0, 1).to(next(connector.parameters()).dtype)
+    tokens = connector(shown).float().unflatten(0, features.shape[:2]).flatten(1, 2)
     return tokens, nn.functional.normalize(tokens, dim=-1) @ directions.T
 
 

@@ -68,13 +68,15 @@ def seen(cases, rng, views=1):
     return features
 
 
-def test_tokens_point_at_what_was_seen_in_pairs_that_never_met(tiny):
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_tokens_point_at_what_was_seen_in_pairs_that_never_met(tiny, precision):
     model, processor = tiny
     cases = experiments()
     held_out = [case for case in cases if case.id.startswith(("yellowleft", "greenright"))]
     taught = 8 * [case for case in cases if case not in held_out]
     torch.manual_seed(0)
-    connector, rng = nn.Linear(16, model.get_input_embeddings().weight.shape[1], bias=False), np.random.default_rng(0)
+    connector = nn.Linear(16, model.get_input_embeddings().weight.shape[1], bias=False).to(precision)
+    rng = np.random.default_rng(0)
     targets = connector_training.word_targets([*taught, *held_out], processor)
     features = seen([*taught, *held_out], rng, views=2)
     known, unknown = targets.of(slice(len(taught))), targets.of(slice(len(taught), None))
@@ -85,7 +87,8 @@ def test_tokens_point_at_what_was_seen_in_pairs_that_never_met(tiny):
     assert connector_training.pointed(model, connector, features[0, len(taught):], unknown) == [True] * len(held_out)
     grey = connector_training.pointed(model, connector, torch.zeros_like(features[0, len(taught):]), unknown)
     assert not all(grey)
-    assert not any(weight.requires_grad for weight in connector.parameters())
+    assert connector.weight.dtype == precision
+    assert not connector.weight.requires_grad
 
 
 def test_visual_tokens_are_as_long_as_words(tiny):
