@@ -20,7 +20,7 @@ from expstar_utils.content import digest
 from expstar_utils.encoding import IGNORED, Encoded, merge_extras, pad_right
 from expstar_utils.files import dump_line, read_json, write_json
 from expstar_utils.media import Frames
-from expstar_utils.packing import Layout, encode_group
+from expstar_utils.packing import Layout, encode_group, shared_groups
 from expstar_utils.profiles import Profile
 from expstar_utils.records import ExpStarError, Problem, Sample, VirtualClip
 
@@ -140,14 +140,14 @@ class LengthBatches(Sampler):
         self.epoch = epoch
 
 
-def row_lengths(collator: VideoCollator, groups: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+def row_lengths(collator: VideoCollator, groups: Sequence[Sequence[int]] | None = None) -> list[tuple[int, int]]:
     """Length of every sample in tokens: (up to the end of its first answer, behind it).
 
     Args:
-        groups: positions of the samples, those together that can be read together.
+        groups: positions of the samples, those together that are read together; None takes those that share a prompt.
     """
     lengths = [(0, 0)] * len(collator.samples)
-    for group in tqdm(groups, desc="lengths", unit="row"):
+    for group in tqdm(shared_groups(collator.samples) if groups is None else groups, desc="lengths", unit="row"):
         layout = collator.layout(group)
         for position, branch in zip(group, layout.branches, strict=True):
             lengths[position] = layout.shared, branch

@@ -204,9 +204,8 @@ def sft_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
     set_seed(seed)  # TRL makes the adapter before it sows
     family = quirks(model, processor)
     collator = VideoCollator(processor, samples, root, profile, family.turn_end)
-    groups = shared_groups(samples)
-    lengths = counted_once(folder / "checkpoints" / "lengths.json", collator, lambda: row_lengths(collator, groups))
-    groups = groups if profile.packed else [[i] for i in range(len(samples))]
+    groups = shared_groups(samples) if profile.packed else [[i] for i in range(len(samples))]
+    lengths = counted_once(folder / "checkpoints" / "lengths.json", collator, lambda: row_lengths(collator))
     left_out = set(over_long(samples, list(map(sum, lengths)), profile.max_length, folder / "problems.json"))
     groups = [kept for group in groups if (kept := [i for i in group if i not in left_out])]
     if not groups:
