@@ -24,7 +24,7 @@ from expstar_utils.siblings import place_of, sights
 from expstar_utils.tower import to_pixels
 from expstar_utils.tower_training import pick_frames
 
-TELLING, GIST, NEAR = 0.5, 0.3, 1.0  # weights beside the choice among siblings: see `_loss`
+TELLING, GIST = 0.5, 0.3  # weights beside the choice among siblings: see `_loss`
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def warm_connector(model: PreTrainedModel, connector: nn.Module, features: torch
         rows = rng.choice(features.shape[1], min(batch, features.shape[1]), replace=False)
         tokens, likeness = _likeness(trained, features[rng.integers(len(features)), rows], directions)
         drift = ((tokens.norm(dim=-1) / usual - 1) ** 2).mean()  # as long as a word's embedding
-        loss = _loss(scale.exp() * likeness, rows, targets) + NEAR * drift
+        loss = _loss(scale.exp() * likeness, rows, targets) + drift
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainerCallba
 from trl import SFTConfig, SFTTrainer
 
 from expstar_utils import trackers
-from expstar_utils.adapters import is_trained, lora, prepare_warm_started, save_adapter
+from expstar_utils.adapters import lora, prepare_warm_started, save_adapter
 from expstar_utils.attention import causal_blocks
 from expstar_utils.batches import LengthBatches, VideoCollator, counted_once, over_long, row_lengths
 from expstar_utils.encoding import IGNORED, decision_tokens, weigh_decisions
@@ -281,11 +281,6 @@ def last_whole_checkpoint(folder: Path) -> str | None:
     """Newest checkpoint that was written to its end: `trainer_state.json` comes last, and a kill may leave it out."""
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda path: int(path.name.split("-")[-1]))) if whole else None
-
-
-def is_begun(folder: Path) -> bool:
-    """Whether a training left something to go on from; an empty folder is nothing."""
-    return is_trained(folder) or last_whole_checkpoint(folder / "checkpoints") is not None
 
 
 def keep_features(model: PreTrainedModel, tower: str, limit_gib: float) -> None:

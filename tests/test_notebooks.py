@@ -146,9 +146,13 @@ def test_steps_without_any_note_are_a_data_set_too(raw, tmp_path):
     assert [c.experiment for c in read_jsonl(run / "2_datasets/cases.jsonl", Case)] == ["chemistry/01-Flame"]
 
 
-def test_captions_come_first_and_choices_last(chain):
-    weights = [(chain / "4_sft" / stage / "adapter/adapter_model.safetensors").read_bytes() for stage in ("captions", "rows", "")]
-    assert len(set(weights)) == 3
+def test_the_connector_comes_first_then_captions_and_choices_last(chain):
+    stages = ("connector", "captions", "rows", "")
+    weights = [(chain / "4_sft" / stage / "adapter/adapter_model.safetensors").read_bytes() for stage in stages]
+    assert len(set(weights)) == 4
+    told = read_json(chain / "4_sft/connector/val.json")
+    assert told["clips"] > 0
+    assert 0 <= told["pointed"] <= 1
 
 
 def test_preferences_are_sampled_rewarded_and_trained_on(chain):

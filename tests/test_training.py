@@ -6,6 +6,7 @@ from safetensors.torch import load_file
 from small_runs import small_profile
 
 from expstar_utils import models
+from expstar_utils.adapters import is_trained
 from expstar_utils.batches import LengthBatches, VideoCollator
 from expstar_utils.datasets import Case, expstar_sample
 from expstar_utils.encoding import IGNORED, decision_tokens, encode_prefix, weigh_decisions
@@ -13,7 +14,7 @@ from expstar_utils.files import read_json, read_jsonl
 from expstar_utils.media import sample_frames
 from expstar_utils.prompts import load_prompts
 from expstar_utils.records import ExpStarError, Passage, Record
-from expstar_utils.training import is_begun, memory_advice, train_sft
+from expstar_utils.training import last_whole_checkpoint, memory_advice, train_sft
 
 WHOLE = {"smolvlm": ["connector"], "qwen2_5_vl": [], "qwen3_vl": []}
 
@@ -54,12 +55,13 @@ def logits(model, processor, root):
 def test_an_empty_folder_is_no_begun_training(tmp_path):
     for name in ("adapter", "checkpoints/checkpoint-3"):
         (tmp_path / name).mkdir(parents=True)
-    assert not is_begun(tmp_path)
+    assert not is_trained(tmp_path)
+    assert last_whole_checkpoint(tmp_path / "checkpoints") is None
     (tmp_path / "checkpoints/checkpoint-3/trainer_state.json").touch()
-    assert is_begun(tmp_path)
-    (tmp_path / "checkpoints/checkpoint-3/trainer_state.json").unlink()
+    assert last_whole_checkpoint(tmp_path / "checkpoints") == str(tmp_path / "checkpoints/checkpoint-3")
+    assert not is_trained(tmp_path)
     (tmp_path / "adapter/base.json").touch()
-    assert is_begun(tmp_path)
+    assert is_trained(tmp_path)
 
 
 def test_adapter_loads_back_on_its_own_base_only(base, root, tmp_path):
