@@ -38,11 +38,15 @@ from expstar_utils.figures import (
 from expstar_utils.figures.style import Labels
 from expstar_utils.files import write_json, write_jsonl
 from expstar_utils.miniatures import noise_clip
+from expstar_utils.publishing import fonts
 from expstar_utils.records import DISCIPLINES, ExpStarError, Prediction
 
 ROOT = Path(__file__).parents[1]
 LABELS = Labels()
 WILD = r"50 % of_A & B #1 {x} $y_1$ ~ ^ \ <b>"
+# Chinese is written where a font for it is, and always where the project is checked.
+CHINESE = "氢气燃烧" if os.environ.get("CI") == "true" or any("氢" in face.glyphs for face in map(fonts._face, fonts.font_files())
+                                                          if face) else "hydrogen burns"
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "BERTScore-F1 (all-MiniLM-L6-v2)")
 
 
@@ -101,7 +105,7 @@ def drawn():
 def prediction(case_id: str = "chemistry_1", asks: bool = True, said: str = "Pour the acid.") -> Prediction:
     passages = ["<paragraph>An acid & a base.</paragraph>", f"<paragraph>{40 * 'Long. '}</paragraph>"]
     data = {"is_retrieval": asks, "retrieval_prob": 0.9, "passage_ids": ["p1", "p2"] * asks, "rag_passages": passages * asks,
-            "passage_titles": [WILD, "氢气"] * asks, "relevance": [0.95, 0.2] * asks, "relevant_ids": ["p1"] * asks,
+            "passage_titles": [WILD, CHINESE] * asks, "relevance": [0.95, 0.2] * asks, "relevant_ids": ["p1"] * asks,
             "settings": {"tau": 0.5, "verdict_threshold": 0.7}}
     return Prediction(id=case_id, response=f"<Narration>\n{said}\n<Safety>\nWear goggles.\n", full_dialogue="",
                       labels="<Narration>\nPour the base.\n", evaluation_data=data)
@@ -337,7 +341,7 @@ def test_same_numbers_same_bytes_in_another_process(tmp_path):
     odd = {"PYTHONHASHSEED": "7", "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "LC_ALL": "C", "TZ": "Asia/Tokyo"}
     subprocess.run([sys.executable, "-c", SCRIPT, tmp_path / "numbers.json", tmp_path / "there"], check=True, cwd=ROOT,
                    env=os.environ | odd)
-    glyphs.add_fonts(["氢"])  # a font for Chinese changes nothing else
+    glyphs.add_fonts([CHINESE])  # a font for Chinese changes nothing else
     with matplotlib.rc_context({"font.size": 30}):
         for make in (dataset.histograms, speed.table):
             style.save(make(made_up(), LABELS), tmp_path / "here")
@@ -361,7 +365,7 @@ def test_files_hold_no_date_and_fonts_that_matplotlib_brings(drawn, tmp_path):
 # Text of others
 
 def test_wild_titles_are_escaped_in_latex_and_literal_in_the_picture(tmp_path):
-    wild = f"{WILD} 氢气燃烧"
+    wild = f"{WILD} {CHINESE}"
     example = examples.Example("asked for", "test", prediction(said=wild), case(title=wild))
     drawing = examples.drawing(example, "case_1", LABELS, [(0.5, np.zeros((40, 60, 3), np.uint8))])
     with style.styled():
@@ -371,7 +375,7 @@ def test_wild_titles_are_escaped_in_latex_and_literal_in_the_picture(tmp_path):
     tex = style.save(drawing, tmp_path)["tex"].read_text(encoding="utf8")
     caption = next(line for line in tex.splitlines() if "caption" in line)
     assert r"50 \% of\_A \& B \#1 \{x\} \$y\_1\$ \textasciitilde{} \textasciicircum{} \textbackslash{}" in caption
-    assert "氢气燃烧" in caption
+    assert CHINESE in caption
     table = tables.Table("t", wild, ["", wild], [tables.Block(wild, [[wild, tables.Bold("_")]], own=True)])
     assert not re.search(r"(?<!\\)[%#$_](?!.*\\label)", re.sub(r"\\label.*", "", table.latex()))
     assert wild in {text for text, _ in polygons(table.drawing().figure)}

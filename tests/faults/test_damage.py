@@ -170,8 +170,9 @@ def test_the_same_notebook_by_hand_twice_at_once(finished, tmp_path):
     given = job.parameters | {"run_dir": str(tmp_path / "run")}
     words = [word for name in ("run_dir", "data_root", "pairs_dir", "truth", "smoke") if name in given
              for word in ("-p", name, str(given[name]))]
-    first = subprocess.Popen([sys.executable, "-m", "papermill", "--cwd", str(ROOT), "--no-progress-bar",
-                              str(ROOT / job.notebook), str(tmp_path / "a.ipynb"), *words], stderr=subprocess.DEVNULL)
+    with open(tmp_path / "said", "w") as said:
+        first = subprocess.Popen([sys.executable, "-m", "papermill", "--cwd", str(ROOT), "--no-progress-bar",
+                                  str(ROOT / job.notebook), str(tmp_path / "a.ipynb"), *words], stderr=said)
     try:
         assert until(lambda: [path for path in tmp_path.glob("run/2_datasets/.lock-*") if path.stat().st_size])
         [lock] = tmp_path.glob("run/2_datasets/.lock-*")
@@ -180,7 +181,7 @@ def test_the_same_notebook_by_hand_twice_at_once(finished, tmp_path):
         error = execute(job.notebook, tmp_path / "b.ipynb", {name: given[name] for name in words[1::3]})
         os.kill(kernel, signal.SIGCONT)
         assert error.startswith(f"ExpStarError: stage 2_datasets of {tmp_path / 'run'} with these parameters is being run by")
-        assert first.wait(300) == 0
+        assert first.wait(300) == 0, (tmp_path / "said").read_text()
     finally:
         first.kill()
     assert (tmp_path / "run" / "2_datasets" / "metrics.json").is_file()
