@@ -15,13 +15,13 @@ from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 
 from benchmarks.timing import in_turn, options, report
 from expstar_utils import models
+from expstar_utils.efficiency import efficient
 from expstar_utils.encoding import between_turns, encode_prefix, text_ids
 from expstar_utils.media import Frames, sample_frames
 from expstar_utils.models import quirks
 from expstar_utils.profiles import Profile, load_profile
 from expstar_utils.prompts import load_prompts
 from expstar_utils.records import Message, Sample
-from expstar_utils.training import efficient
 
 CLIP = Path(__file__).parents[1] / "data" / "sample" / "burning_a_gas.mp4"
 PROMPTS = load_prompts()
@@ -66,7 +66,8 @@ def run_shapes(name: str, text: str, measured: Callable[[Any, Shape, Callable[[s
     for shape, values in found.items():
         ratio = values["theirs"] / values["ours"]
         kept = {key: value for key, value in values.items() if key not in ("ours", "theirs")}
-        kept["efficiency"] = round(ratio / values["ceiling"], 3)
+        if "ceiling" in values:
+            kept["efficiency"] = round(ratio / values["ceiling"], 3)
         if values is not first:
             sides = {f"{side}_s": round(values[side], 4) for side in ("ours", "theirs")}
             kept = {**sides, "ratio": round(ratio, 2), **kept}
@@ -92,17 +93,19 @@ class Clock(TrainerCallback):
         self._last = now
 
 
-def steps_in_turn(trainers: dict[str, Any], runs: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Median seconds of one training step of "ours" (packed) and "theirs", and how far their losses are apart.
+def steps_in_turn(trainers: dict[str, Any], runs: int, say: Callable[[str], None],
+                  how: Callable[[str], dict[str, bool]] = lambda name: {"packed": name == "ours"}) -> dict[str, Any]:
+    """Median seconds of one training step of "ours" and "theirs", and how far their losses are apart.
 
-    A run is STEPS steps, of which the first is not counted, nor what a trainer does before and behind them (checkpoints).
+    `how` says how a side is run, see `efficient`. A run is STEPS steps; the first is not counted, nor what a trainer does
+    before and behind them (checkpoints).
     """
     losses: dict[str, float] = {}
     clocks = {name: Clock() for name in trainers}
 
     def run(name: str) -> None:
         """STEPS training steps of a side; the loss of the first run is kept."""
-        with efficient(trainers[name], packed=name == "ours"):
+        with efficient(trainers[name], **how(name)):
             losses.setdefault(name, trainers[name].train().training_loss)
     for name in trainers:  # once to warm up
         run(name)

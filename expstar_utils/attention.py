@@ -62,15 +62,41 @@ def branched_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tens
     written = []
     for row, layout in enumerate(layouts):
         q, k, v = (part[row:row + 1] for part in (query, key, value))
-        parts, start = [causal_attention(*(x[:, :, :layout.shared] for x in (q, k, v)), scaling, block)], layout.shared
-        for size in filter(None, layout.branches):
-            end = start + size
-            seen = [torch.cat([x[:, :, :layout.shared], x[:, :, start:end]], dim=2) for x in (k, v)]
-            parts.append(causal_attention(q[:, :, start:end], *seen, scaling, block))
-            start = end
-        parts.append(torch.zeros_like(q[:, :, start:]))
+        parts = [causal_attention(*(x[:, :, :layout.shared] for x in (q, k, v)), scaling, block)]
+        if any(layout.branches):
+            parts.append(_branches(q, k, v, scaling, layout))
+        parts.append(torch.zeros_like(q[:, :, layout.shared + sum(layout.branches):]))
         written.append(torch.cat(parts, dim=2))
     return torch.cat(written)
+
+
+def _branches(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, layout: Layout) -> torch.Tensor:
+    """Attention of one row's branches, side by side: each meets a copy of the shared keys, and its own.
+
+    Returns:
+        float [1, heads, sum of the branches, width].
+    """
+    sizes = torch.tensor([size for size in layout.branches if size], device=query.device)
+    shared, end, longest = layout.shared, layout.shared + sum(layout.branches), int(sizes.max())
+    places = torch.arange(longest, device=query.device)
+    inside = (places < sizes[:, None]).flatten()  # of all branches, each filled up to the longest
+    ragged = int(sizes.min()) < longest
+    at = shared + inside.cumsum(0) - 1 if ragged else None  # what fills a branch up is its last token again: causality hides it
+
+    def apart(x: torch.Tensor) -> torch.Tensor:
+        """[1, any, branches, longest, width]."""
+        return (x.index_select(2, at) if ragged else x[:, :, shared:end]).unflatten(2, (len(sizes), longest))
+
+    def behind_shared(x: torch.Tensor) -> torch.Tensor:
+        """[1, groups, branches, shared + longest, width]."""
+        return torch.cat([x[:, :, None, :shared].expand(-1, -1, len(sizes), -1, -1), apart(x)], dim=3)
+    groups, together = key.shape[1], query.shape[1] // key.shape[1]
+    q = apart(query * scaling).unflatten(1, (groups, together)).transpose(2, 3).flatten(3, 4)
+    later = torch.full((longest, shared + longest), float("-inf"), dtype=q.dtype, device=q.device).triu(shared + 1)
+    scores = (q @ behind_shared(key).transpose(-1, -2)).unflatten(3, (together, longest)) + later
+    mixed = scores.softmax(-1).flatten(3, 4) @ behind_shared(value)
+    mixed = mixed.unflatten(3, (together, longest)).transpose(2, 3).flatten(1, 2).flatten(2, 3)
+    return mixed[:, :, inside] if ragged else mixed
 
 
 def _forward(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any,

@@ -21,6 +21,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 from expstar_utils.adapters import lora, prepare_warm_started, save_adapter, save_stacked
 from expstar_utils.attention import causal_blocks
 from expstar_utils.batches import VideoCollator, counted_once, over_long
+from expstar_utils.efficiency import efficient
 from expstar_utils.encoding import IGNORED, encode_prefix, encode_turns, merge_extras, pad_right
 from expstar_utils.media import Frames
 from expstar_utils.models import quirks
@@ -35,7 +36,6 @@ from expstar_utils.training import (
     LossLog,
     check_finite,
     common_arguments,
-    efficient,
     gathered,
     keep_features,
     last_whole_checkpoint,
@@ -182,7 +182,7 @@ def train_dpo(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
         ExpStarError: no row is left, a loss that is no number, memory that does not suffice.
     """
     trainer = dpo_trainer(model, processor, samples, root, profile, folder, base, seed, max_steps)
-    with efficient(trainer, trainer.data_collator.packed):
+    with efficient(trainer, trainer.data_collator.packed, profile.compiled):
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
     state = gathered(trainer)
     if trainer.is_world_process_zero():

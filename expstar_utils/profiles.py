@@ -94,11 +94,11 @@ class Preferences(BaseModel):
 class Profile(BaseModel):
     """Settings of one scale; frozen, unknown keys are errors. Sizes in pixels, lengths in tokens.
 
-    attention: implementation by transformers' name. feature_cache_gib: how much of what the frozen vision tower sees is kept on
-    disk, for all runs together; 0 keeps none. processes: that train side by side, one a device, each with batch_size rows;
-    machines: that they run on, as many on each; accelerate: how they share the work, a file of `notebooks/profiles/accelerate/`.
-    resources: by number of the notebook, such as 04a; what a scheduler is asked for. tracker: where 04a and 04b show their curves
-    besides `log.jsonl`, see `trackers`.
+    compiled: whether torch compiles layers for training, see `efficiency`. attention: implementation by transformers' name.
+    feature_cache_gib: how much of what the frozen vision tower sees is kept on disk, for all runs together; 0 keeps none.
+    processes: that train side by side, one a device, each with batch_size rows; machines: that they run on, as many on each;
+    accelerate: how they share the work, a file of `notebooks/profiles/accelerate/`. resources: by number of the notebook, such as
+    04a; what a scheduler is asked for. tracker: where 04a and 04b show their curves besides `log.jsonl`, see `trackers`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -114,6 +114,7 @@ class Profile(BaseModel):
     batch_size: int = Field(ge=1)
     accumulation: int = Field(1, ge=1)
     gradient_checkpointing: bool = False
+    compiled: bool = False
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     feature_cache_gib: float = Field(0.0, ge=0)
     processes: int = Field(1, ge=1)

@@ -5,26 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from expstar_utils import trackers
 from expstar_utils.adapters import lora, prepare_warm_started, save_adapter
-from expstar_utils.attention import causal_blocks
 from expstar_utils.batches import LengthBatches, VideoCollator, counted_once, over_long, row_lengths
+from expstar_utils.efficiency import efficient
 from expstar_utils.encoding import IGNORED, decision_tokens, weigh_decisions
 from expstar_utils.features import remember_features
-from expstar_utils.files import append_jsonl, explained, write_jsonl
+from expstar_utils.files import append_jsonl, write_jsonl
 from expstar_utils.models import fast_dtype, quirks
 from expstar_utils.packing import shared_groups, shares
 from expstar_utils.profiles import Profile
@@ -144,23 +142,6 @@ class DatedBySteps(TrainerCallback):
     on_save = on_train_begin
 
 
-@contextmanager
-def memory_advice() -> Iterator[None]:
-    """Turns running out of memory into a sentence that says what to lower.
-
-    Raises:
-        ExpStarError: instead of what torch raises on a GPU or a CPU.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
-            raise
-        raise ExpStarError(f"memory does not suffice ({str(error).splitlines()[0][:120]}); lower the profile's batch_size "
-                           "(and raise accumulation), max_frames_sft, frame_size or max_length, or set "
-                           "gradient_checkpointing") from None
-
-
 def check_finite(loss: torch.Tensor, ids: Sequence[str]) -> None:
     """Raises ExpStarError when a loss is no number; names the rows of its batch."""
     if not torch.isfinite(loss):
@@ -184,7 +165,7 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
         Folder of the adapter (`folder/adapter`). Rows over `profile.max_length` are listed in `folder/problems.json`.
     """
     trainer = sft_trainer(model, processor, samples, root, profile, folder, base, seed, max_steps, telling)
-    with efficient(trainer, packed=trainer.data_collator.groups is not None):
+    with efficient(trainer, trainer.data_collator.groups is not None, profile.compiled):
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
     state = gathered(trainer)
     if trainer.is_world_process_zero():
@@ -263,18 +244,6 @@ def common_arguments(profile: Profile, folder: Path, seed: int, max_steps: int) 
             "activation_checkpointing_kwargs": {"use_reentrant": False}, "remove_unused_columns": False,
             "save_steps": profile.save_steps, "save_total_limit": 1, "seed": seed, "data_seed": seed,
             "dataloader_pin_memory": False} | trackers.arguments(profile.tracker, folder)
-
-
-@contextmanager
-def efficient(trainer: Trainer, packed: bool) -> Iterator[None]:
-    """How a trainer's model is run: attention in blocks, no casts to and fro under autocast, advice when memory or disk run out.
-
-    The casts cost a twelfth of a step, the stock attention a fifth of one on a CPU.
-    """
-    blocks = causal_blocks(trainer.model.get_base_model(), active=trainer.args.use_cpu or packed)
-    advice = memory_advice(), explained(Path(trainer.args.output_dir))
-    with disable_input_dtype_casting(trainer.model, active=trainer.args.bf16), blocks, advice[0], advice[1]:
-        yield
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

@@ -23,4 +23,5 @@ def small_profile(base: Path, **changes: Any) -> Profile:
     """Profile for a miniature: unpacked rows in float32, frames as they are, a small adapter on a few layers."""
     return load_profile("tiny", **{"base": str(base), "dtype": "float32", "frame_size": (56, 56), "max_frames_sft": 3,
                                    "batch_size": 2, "packed": False, "augment": False, "save_steps": 1, "lora_r": 4,
-                                   "lora_alpha": 8, "lora_target": TARGET, "warm_start": [], "warmup": 0.0} | changes)
+                                   "lora_alpha": 8, "lora_target": TARGET, "warm_start": [], "warmup": 0.0,
+                                   "compiled": False} | changes)

@@ -6,7 +6,7 @@ from argparse import Namespace
 
 import pytest
 
-from benchmarks import gpu_paper, packed_dpo, packed_sft, verdicts
+from benchmarks import compiled, gpu_paper, packed_dpo, packed_sft, verdicts
 from benchmarks.shaped import PAPER, Shape, clip, loaded, rows_of
 from expstar_utils.encoding import encode_dialogue, encode_prefix
 from expstar_utils.files import read_json
@@ -40,7 +40,7 @@ def test_ceiling_is_that_of_the_tokens():
     assert Shape(1, 10**9, 8).ceiling == pytest.approx(1, rel=1e-6)
 
 
-@pytest.mark.parametrize("benchmark", [packed_sft, packed_dpo, verdicts], ids=lambda b: b.__name__.split(".")[-1])
+@pytest.mark.parametrize("benchmark", [packed_sft, packed_dpo, compiled, verdicts], ids=lambda b: b.__name__.split(".")[-1])
 def test_both_sides_do_the_same_work(given, benchmark):
     found = benchmark.measured(given, SMALL, print)
     assert found["ours"] > 0 < found["theirs"]

@@ -1,5 +1,8 @@
 """Training with TRL: its loss is ours, adapters load back where they belong, and a killed run ends like one that was not."""
 
+import os
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,8 +17,10 @@ from expstar_utils.files import read_json, read_jsonl
 from expstar_utils.media import sample_frames
 from expstar_utils.prompts import load_prompts
 from expstar_utils.records import ExpStarError, Passage, Record
-from expstar_utils.training import last_whole_checkpoint, memory_advice, train_sft
+from expstar_utils.training import last_whole_checkpoint, train_sft
 
+COMPILER = pytest.mark.skipif(not shutil.which("g++") and os.environ.get("CI") != "true",
+                              reason="layers are compiled with g++, which is missing")
 WHOLE = {"smolvlm": ["connector"], "qwen2_5_vl": [], "qwen3_vl": []}
 
 
@@ -126,9 +131,9 @@ def test_batches_are_alike_in_length_and_in_no_order(rows, batch):
     assert 0.4 < sum(a > b for a, b in pairs) / len(pairs) < 0.6
 
 
-@pytest.mark.parametrize("torn", [False, True])
-def test_a_killed_run_ends_like_one_that_was_not(base, root, tmp_path, monkeypatch, torn):
-    _, _, straight = train(base, root, tmp_path / "straight", count=6, steps=5)
+@pytest.mark.parametrize(("torn", "compiled"), [(False, False), (True, False), pytest.param(False, True, marks=COMPILER)])
+def test_a_killed_run_ends_like_one_that_was_not(base, root, tmp_path, monkeypatch, torn, compiled):
+    _, _, straight = train(base, root, tmp_path / "straight", count=6, steps=5, compiled=compiled)
     collate, calls = VideoCollator.__call__, []
     def killed(self, rows):
         calls.append(rows)
@@ -137,7 +142,7 @@ def test_a_killed_run_ends_like_one_that_was_not(base, root, tmp_path, monkeypat
         return collate(self, rows)
     monkeypatch.setattr(VideoCollator, "__call__", killed)
     with pytest.raises(KeyboardInterrupt):
-        train(base, root, tmp_path / "run", count=6, steps=5)
+        train(base, root, tmp_path / "run", count=6, steps=5, compiled=compiled)
     seen = []
     monkeypatch.setattr(VideoCollator, "__call__", lambda self, rows: seen.append(rows) or collate(self, rows))
     [checkpoint] = (tmp_path / "run" / "checkpoints").glob("checkpoint-*")
@@ -147,7 +152,7 @@ def test_a_killed_run_ends_like_one_that_was_not(base, root, tmp_path, monkeypat
         half = checkpoint.with_name("checkpoint-9")
         half.mkdir()
         (half / "adapter_config.json").write_text((checkpoint / "adapter_config.json").read_text())
-    _, _, resumed = train(base, root, tmp_path / "run", count=6, steps=5)
+    _, _, resumed = train(base, root, tmp_path / "run", count=6, steps=5, compiled=compiled)
     assert len(seen) <= 5 - done + 1  # only the steps that were left, and one batch fetched ahead
     expected, found = (load_file(folder / "adapter_model.safetensors") for folder in (straight, resumed))
     assert expected.keys() == found.keys()
@@ -190,12 +195,3 @@ def test_an_empty_data_set_is_refused(base, root, tmp_path):
     model, processor = models.load(str(base))
     with pytest.raises(ExpStarError, match="found no row to train on"):
         train_sft(model, processor, [], root, profile(base), tmp_path, str(base))
-
-
-@pytest.mark.parametrize("error", [MemoryError("no more"), torch.OutOfMemoryError("CUDA out of memory"),
-                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
-def test_running_out_of_memory_says_what_to_lower(error):
-    with pytest.raises(ExpStarError, match="memory does not suffice .*; lower the profile's batch_size"), memory_advice():
-        raise error
-    with pytest.raises(RuntimeError, match="shapes"), memory_advice():
-        raise RuntimeError("shapes do not match")
