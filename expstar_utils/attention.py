@@ -76,11 +76,10 @@ def _branches(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scali
     Returns:
         float [1, heads, sum of the branches, width].
     """
-    sizes = torch.tensor([size for size in layout.branches if size], device=query.device)
-    shared, end, longest = layout.shared, layout.shared + sum(layout.branches), int(sizes.max())
+    sizes = [size for size in layout.branches if size]
+    shared, end, longest, ragged = layout.shared, layout.shared + sum(sizes), max(sizes), min(sizes) < max(sizes)
     places = torch.arange(longest, device=query.device)
-    inside = (places < sizes[:, None]).flatten()  # of all branches, each filled up to the longest
-    ragged = int(sizes.min()) < longest
+    inside = (places < torch.tensor(sizes, device=query.device)[:, None]).flatten()  # of all branches, filled up to the longest
     at = shared + inside.cumsum(0) - 1 if ragged else None  # what fills a branch up is its last token again: causality hides it
 
     def apart(x: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ TASKS = {  # benchmark -> (what was asked, what it is compared with); braces tak
     "encode_kb": ("encode {passages} passages", "one text a call, float32"),
     "search": ("nearest 8 of {vectors:,} vectors", "exact comparison with all"),
     "packed_sft": ("SFT step, rows share a prefix", "rows apart"),
+    "compiled": ("SFT step, layers compiled", "the same, not compiled"),
     "packed_dpo": ("DPO step, pair shares a prompt", "answers apart"),
     "verdicts": ("verdicts on a step's passages", "the whole prompt for each"),
     "metrics": ("report on {rows} rows, {groups} groups", "each library anew for each group")}
