@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -15,7 +16,9 @@ from expstar_utils.attention import causal_blocks
 from expstar_utils.files import explained
 from expstar_utils.records import ExpStarError
 
-TRIED = (2, 64)  # rows and tokens that parts are compiled on, always the same, so that a resumed run has the same code
+# Rows and tokens that parts are compiled on before a run, so that a resumed one has the same code; a length that is no
+# model's width, for torch takes equal sizes to be the same.
+TRIED = ((1, 61), (2, 61))
 
 
 @contextmanager
@@ -44,6 +47,7 @@ def compiled_layers(model: PreTrainedModel, bf16: bool, active: bool = True) -> 
     """
     if active:
         torch._inductor.config.compile_threads = 1  # no further processes: a killed run must leave none
+        torch.compiler.reset()  # only so many codes of one function are kept, then none is made: begin with none
     layers = model.get_decoder().layers if active else []
     parts = [part for layer in layers for part in (layer.input_layernorm, layer.post_attention_layernorm, layer.mlp)]
     try:
@@ -58,13 +62,19 @@ def compiled_layers(model: PreTrainedModel, bf16: bool, active: bool = True) -> 
 
 
 def _problem(parts: Sequence[nn.Module], width: int, bf16: bool) -> str:
-    """What keeps the parts of a layer from being compiled; empty where they were."""
-    device = next(parts[0].parameters()).device
-    states = torch.zeros(*TRIED, width, device=device, dtype=next(parts[0].parameters()).dtype, requires_grad=True)
+    """What keeps the parts of a layer from being compiled; empty where they were, for one row and for several.
+
+    What comes into the first layer may need no gradient, and torch makes other code of that.
+    """
+    weight = next(parts[0].parameters())
     try:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            for part in parts:
-                part(states).sum().backward()
+        for shape, needed in product(TRIED, (False, True)):
+            states = torch.zeros(*shape, width, device=weight.device, dtype=weight.dtype, requires_grad=needed)
+            with torch.autocast(weight.device.type, dtype=torch.bfloat16, enabled=bf16):
+                tried = [part(states) for part in parts]
+            for out in tried:
+                if out.requires_grad:
+                    out.sum().backward()
     except (RuntimeError, ImportError) as error:  # what dynamo and inductor raise comes from RuntimeError
         return str(error).splitlines()[0]
     finally:

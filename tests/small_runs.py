@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from expstar_utils.miniatures import noise_clip
 from expstar_utils.profiles import Profile, load_profile
 
+COMPILER = pytest.mark.skipif(not shutil.which("g++") and os.environ.get("CI") != "true",
+                              reason="torch or DeepSpeed builds something with g++, which is missing")
 TARGET = r".*(text_model|language_model).*\.(q_proj|v_proj|down_proj)"
 
 

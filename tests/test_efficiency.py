@@ -1,12 +1,9 @@
 """Compiled layers compute what plain ones do, and go where there is no compiler; what is too much for memory is said."""
 
-import os
-import shutil
-
 import pytest
 import torch
 from peft import get_peft_model
-from small_runs import small_profile
+from small_runs import COMPILER, small_profile
 from torch._dynamo.utils import counters
 from torch._inductor.utils import fresh_cache
 
@@ -14,9 +11,6 @@ from expstar_utils import models
 from expstar_utils.adapters import lora
 from expstar_utils.efficiency import compiled_layers, memory_advice
 from expstar_utils.records import ExpStarError
-
-COMPILER = pytest.mark.skipif(not shutil.which("g++") and os.environ.get("CI") != "true",
-                              reason="layers are compiled with g++, which is missing")
 
 
 def gradients(model, ids):
@@ -35,8 +29,9 @@ def test_compiled_layers_have_the_same_gradients_whatever_the_rows(base):
     expected = [gradients(tuned, ids) for ids in rows]
     counters.clear()
     with compiled_layers(model, bf16=False):
+        compiled_before = counters["stats"]["unique_graphs"]
         found = [gradients(tuned, ids) for ids in rows]
-    assert counters["stats"]["unique_graphs"] >= 2
+    assert compiled_before == counters["stats"]["unique_graphs"] > 0
     for plain, compiled in zip(expected, found, strict=True):
         assert plain.keys() == compiled.keys()
         for name, gradient in plain.items():
@@ -47,7 +42,6 @@ def test_compiled_layers_have_the_same_gradients_whatever_the_rows(base):
 def test_without_a_compiler_layers_stay_as_they_are(smolvlm, monkeypatch, capsys):
     model, _ = smolvlm
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/nowhere/g++",))
-    torch._dynamo.reset()
     with fresh_cache(), compiled_layers(model, bf16=False):
         assert not any(part._compiled_call_impl for part in model.modules())
     assert "layers are not compiled: " in capsys.readouterr().out

@@ -38,16 +38,27 @@ from expstar_utils.figures import (
 from expstar_utils.figures.style import Labels
 from expstar_utils.files import write_json, write_jsonl
 from expstar_utils.miniatures import noise_clip
-from expstar_utils.publishing import fonts
+from expstar_utils.publishing.fonts import Typeface
 from expstar_utils.records import DISCIPLINES, ExpStarError, Prediction
 
 ROOT = Path(__file__).parents[1]
 LABELS = Labels()
 WILD = r"50 % of_A & B #1 {x} $y_1$ ~ ^ \ <b>"
-# Chinese is written where a font for it is, and always where the project is checked.
-CHINESE = "氢气燃烧" if os.environ.get("CI") == "true" or any("氢" in face.glyphs for face in map(fonts._face, fonts.font_files())
-                                                          if face) else "hydrogen burns"
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "BERTScore-F1 (all-MiniLM-L6-v2)")
+
+
+def chinese() -> str:
+    """Chinese where a font for it is, and always where the project is checked."""
+    try:
+        Typeface("氢气燃烧")
+    except ExpStarError:
+        if os.environ.get("CI") == "true":
+            raise
+        return "hydrogen burns"
+    return "氢气燃烧"
+
+
+CHINESE = chinese()
 
 
 def table_rows(name: str) -> list[dict[str, str]]:

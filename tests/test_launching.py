@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +12,7 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
-from small_runs import small_profile
+from small_runs import COMPILER, small_profile
 from test_packing import ragged
 from test_preferences import pairs
 
@@ -67,16 +65,15 @@ def tuned(small, root, tmp_path_factory):
 
 
 SFT, DPO, FURTHER = {"sft_epochs": 5}, {"dpo": {"lr": 1e-2, "epochs": 3}}, {"dpo": {"lr": 1e-3, "epochs": 3, "further": True}}
-ZERO2 = pytest.mark.skipif(not shutil.which("g++") and os.environ.get("CI") != "true",
-                           reason="DeepSpeed builds what its processes talk through with g++, which is missing")
 SHARED_OUT = {"zero2": "global_step*/zero_pp_rank_1_*", "fsdp": "pytorch_model_fsdp.bin"}  # what a checkpoint has where it was
 
 
 @pytest.mark.parametrize(("kind", "more"), [
-    ("sft", SFT), ("sft", SFT | {"warm_start": ["merger"], "warm_start_lr": 1e-3}),
-    ("dpo", DPO), ("dpo", FURTHER), ("dpo", FURTHER | {"accelerate": "fsdp"}),
-    pytest.param("sft", SFT | {"accelerate": "zero2"}, marks=ZERO2),
-    pytest.param("dpo", DPO | {"accelerate": "zero2"}, marks=[ZERO2, long])])
+    pytest.param("sft", SFT | {"compiled": True}, marks=COMPILER),
+    ("sft", SFT | {"warm_start": ["merger"], "warm_start_lr": 1e-3}),
+    ("dpo", DPO), ("dpo", FURTHER), pytest.param("dpo", FURTHER | {"accelerate": "fsdp", "compiled": True}, marks=COMPILER),
+    pytest.param("sft", SFT | {"accelerate": "zero2", "compiled": True}, marks=COMPILER),
+    pytest.param("dpo", DPO | {"accelerate": "zero2"}, marks=[COMPILER, long])])
 def test_two_processes_learn_what_one_does(small, root, tuned, tmp_path, monkeypatch, kind, more):
     """However the optimiser's state or the weights are shared out."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "as_gpus"))
@@ -131,7 +128,7 @@ def mentioning(folder):
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc to look for processes")
-@pytest.mark.parametrize("accelerate", ["ddp", pytest.param("zero2", marks=[ZERO2, long])])
+@pytest.mark.parametrize("accelerate", ["ddp", pytest.param("zero2", marks=[COMPILER, long])])
 def test_a_killed_kernel_takes_its_processes_along_and_training_goes_on(small, root, tmp_path, accelerate):
     whole = trained("sft", small, root, tmp_path / "whole", 2 * ragged()[:8], batch_size=2, sft_epochs=6)
     words = [sys.executable, "-c", KERNEL, str(small), str(root), str(tmp_path / "cut"), accelerate]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import small_profile
+from small_runs import COMPILER, small_profile
 
 from expstar_utils import models, preferences, scoring, training
 from expstar_utils.batches import VideoCollator
@@ -189,9 +189,11 @@ def test_an_adapter_of_other_modules_is_refused(base, root, tuned, tmp_path):
         dpo(base, root, tuned, tmp_path, steps=1, lora_target=r".*(text_model|language_model).*\.(q_proj|v_proj)")
 
 
-@pytest.mark.parametrize("further", [False, True])
-def test_a_killed_run_ends_like_one_that_was_not(base, root, tuned, tmp_path, further):
-    whole, adapter = dpo(base, root, tuned, tmp_path / "whole", steps=4, dpo={"further": further})
+@pytest.mark.parametrize(("further", "compiled"), [(False, False), (True, False), pytest.param(False, True, marks=COMPILER),
+                                                   pytest.param(True, True, marks=COMPILER)])
+def test_a_killed_run_ends_like_one_that_was_not(base, root, tuned, tmp_path, further, compiled):
+    setting = {"dpo": {"further": further}, "compiled": compiled}
+    whole, adapter = dpo(base, root, tuned, tmp_path / "whole", **setting)
 
     class Killed(Exception):
         pass
@@ -203,8 +205,8 @@ def test_a_killed_run_ends_like_one_that_was_not(base, root, tuned, tmp_path, fu
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preferences, "LossLog", Kill)
         with pytest.raises(Killed):
-            dpo(base, root, tuned, tmp_path / "killed", steps=4, dpo={"further": further})
-    log, resumed = dpo(base, root, tuned, tmp_path / "killed", steps=4, dpo={"further": further})
+            dpo(base, root, tuned, tmp_path / "killed", **setting)
+    log, resumed = dpo(base, root, tuned, tmp_path / "killed", **setting)
     assert [line.loss for line in log] == pytest.approx([line.loss for line in whole], rel=1e-5)
     assert (resumed / "adapter_model.safetensors").read_bytes() == (adapter / "adapter_model.safetensors").read_bytes()
 

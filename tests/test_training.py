@@ -1,12 +1,9 @@
 """Training with TRL: its loss is ours, adapters load back where they belong, and a killed run ends like one that was not."""
 
-import os
-import shutil
-
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import small_profile
+from small_runs import COMPILER, small_profile
 
 from expstar_utils import models
 from expstar_utils.adapters import is_trained
@@ -19,8 +16,6 @@ from expstar_utils.prompts import load_prompts
 from expstar_utils.records import ExpStarError, Passage, Record
 from expstar_utils.training import last_whole_checkpoint, train_sft
 
-COMPILER = pytest.mark.skipif(not shutil.which("g++") and os.environ.get("CI") != "true",
-                              reason="layers are compiled with g++, which is missing")
 WHOLE = {"smolvlm": ["connector"], "qwen2_5_vl": [], "qwen3_vl": []}
 
 
