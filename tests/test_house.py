@@ -61,6 +61,7 @@ NEEDED_BY = {  # not imported by us, but nothing would run without it
     "pre-commit": ".pre-commit-config.yaml",
     "python-multipart": "`transformers serve`, a real server for the tests",
     "pytest-xdist": "make test: --numprocesses",
+    "pytest-instafail": "pytest: `--instafail` in pyproject.toml",
     "pytest-timeout": "pytest: `timeout` in pyproject.toml",
     "ruff": "make lint",
     "torchvision": "the video processors of SmolVLM and Qwen",
