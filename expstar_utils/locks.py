@@ -1,11 +1,13 @@
-"""Locks that the system lets go when the process that holds them ends, however it ends."""
+"""Locks that the system lets go when the process that holds them ends, however it ends; and what such a process leaves behind."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -63,3 +65,11 @@ def _open(path: Path, what: str) -> TextIO:
     except OSError:  # of a full disk: the lock is held all the same
         pass
     return file
+
+
+def remove_unused(paths: Iterable[Path], seconds: float) -> None:
+    """Remove files and folders that nobody has changed for so long."""
+    for path in paths:
+        with suppress(OSError):  # another process was first
+            if time.time() - path.stat().st_mtime > seconds:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import shutil
 import tempfile
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 
 from expstar_utils import weights
 from expstar_utils.files import read_json
+from expstar_utils.locks import remove_unused
 from expstar_utils.profiles import Profile
 from expstar_utils.records import ExpStarError
 
@@ -236,18 +235,11 @@ def assembled_tiny(tower_file: Path | None = None) -> Path:
             except OSError:  # another process was first; a folder cannot take the place of one that is not empty
                 if not target.is_dir():
                     raise
-        _forget_unused(target)
+        others = (folder for folder in target.parent.glob("expstar-tiny-*") if folder != target)
+        remove_unused(others, UNUSED_S)  # every trained tower makes one of half a gigabyte
     with suppress(OSError):  # of a cache that cannot be written to
         os.utime(target)
     return target
-
-
-def _forget_unused(besides: Path) -> None:
-    """Remove assembled models that were not used for UNUSED_S: every trained tower makes one of half a gigabyte."""
-    for folder in besides.parent.glob("expstar-tiny-*"):
-        with suppress(OSError):  # another process was first
-            if folder != besides and time.time() - folder.stat().st_mtime > UNUSED_S:
-                shutil.rmtree(folder)
 
 
 def assemble_tiny(tower: dict[str, torch.Tensor], seed: int = 0) -> tuple[PreTrainedModel, ProcessorMixin]:

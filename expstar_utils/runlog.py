@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from expstar_utils.files import dump_line, read_json, write_json
-from expstar_utils.locks import hold, let_go
+from expstar_utils.locks import hold, let_go, remove_unused
 from expstar_utils.records import ExpStarError
 from expstar_utils.weights import cache_folder
 
@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "faiss-cpu", "sentence-transformers", "av", "numpy")
 EARLIER = "earlier"  # folder of a run for results of other inputs than today's; see `jobs`
 LARGE = 16 * 2**20  # bytes from which on a file's hash is kept, and taken again while size and time of the file are the same
+ABANDONED_S = 86400.0  # after which a file that was begun beside its place, and not changed since, is a killed process's
 SETTLED_S = 2.0  # a file that changed this lately may change again without another time
 
 
@@ -96,6 +97,7 @@ class Stage:
         self.folder = self.run_dir / name
         self._lock = self.folder / f".lock-{hashlib.sha256(dump_line(parameters).encode()).hexdigest()[:16]}"
         hold(self._lock, f"stage {name} of {run_dir} with these parameters")
+        remove_unused(self.folder.glob(".*.part"), ABANDONED_S)
         self._started, self._git_sha = time.monotonic(), git_sha()  # of the code that runs, whatever is changed meanwhile
         self.laps: dict[str, dict[str, float]] = {}
         self.hashes: dict[str, str] = {}

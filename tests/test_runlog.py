@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -35,3 +36,15 @@ def test_parts_of_a_stage_have_their_own_seconds(tmp_path):
     assert list(laps) == ["read", "write"]
     assert all(0.04 < lap["s"] < 0.5 and lap["peak_mib"] > 10 for lap in laps.values())
     assert "laps" not in Stage("t", tmp_path).finish()
+
+
+def test_what_a_killed_process_began_a_day_ago_goes_and_nothing_else(tmp_path):
+    folder = tmp_path / "5_predictions"
+    (folder / ".vectors.12.part").mkdir(parents=True)
+    for name in (".test.jsonl.a1.part", ".test.jsonl.b2.part", ".vectors.12.part/x", "test.jsonl", "5.part", ".hidden"):
+        (folder / name).write_text("{}")
+    for path in [*folder.iterdir()]:
+        os.utime(path, (0, time.time() - (60 if "b2" in path.name else 90_000)))
+    Stage("5_predictions", tmp_path)
+    left = {path.name for path in folder.iterdir() if not path.name.startswith(".lock-")}
+    assert left == {".test.jsonl.b2.part", "test.jsonl", "5.part", ".hidden"}
