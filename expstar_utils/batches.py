@@ -1,4 +1,4 @@
-"""From rows to batches: frames and tokens of a row, rows of like length together, over-long rows listed and left out."""
+"""From rows to batches: frames and tokens of a row, rows of like length together, what is too long or has no film left out."""
 
 from __future__ import annotations
 
@@ -140,17 +140,21 @@ class LengthBatches(Sampler):
         self.epoch = epoch
 
 
-def row_lengths(collator: VideoCollator, groups: Sequence[Sequence[int]] | None = None) -> list[tuple[int, int]]:
-    """Length of every sample in tokens: (up to the end of its first answer, behind it).
+def row_lengths(collator: VideoCollator, groups: Sequence[Sequence[int]] | None = None) -> list[tuple[int, int] | str]:
+    """Length of every sample in tokens: (up to the end of its first answer, behind it); or why its clip cannot be read.
 
     Args:
         groups: positions of the samples, those together that are read together; None takes those that share a prompt.
     """
-    lengths = [(0, 0)] * len(collator.samples)
+    lengths: list[tuple[int, int] | str] = [""] * len(collator.samples)
     for group in tqdm(shared_groups(collator.samples) if groups is None else groups, desc="lengths", unit="row"):
-        layout = collator.layout(group)
-        for position, branch in zip(group, layout.branches, strict=True):
-            lengths[position] = layout.shared, branch
+        try:
+            layout = collator.layout(group)
+            found = [(layout.shared, branch) for branch in layout.branches]
+        except ExpStarError as error:
+            found = [str(error)] * len(group)
+        for position, length in zip(group, found, strict=True):
+            lengths[position] = length
     return lengths
 
 
@@ -174,11 +178,19 @@ def counted_once(path: Path, collator: VideoCollator, count: Callable[[], list])
     return lengths
 
 
-def over_long(samples: Sequence[Sample], lengths: Sequence[int], limit: int, problems: Path) -> list[int]:
-    """Positions of rows longer than `limit` tokens; they are listed in `problems` and left out, never cut."""
-    found = [i for i, n in enumerate(lengths) if n > limit]
-    advice = "raise max_length or shorten the passage; the row was left out"
-    listed = [Problem(file=samples[i].id, field="length", found=f"{lengths[i]} tokens", expected=f"at most {limit}", todo=advice)
-              for i in found]
-    write_json(problems, [p.model_dump() for p in listed])
-    return found
+def left_out(samples: Sequence[Sample], lengths: Sequence[int | str], limit: int, problems: Path) -> set[int]:
+    """Positions of rows longer than `limit` tokens, never cut, and of those whose clip cannot be read; listed in `problems`.
+
+    Args:
+        lengths: of every row in tokens, or why its clip cannot be read.
+    """
+    listed = {}
+    for i, (sample, length) in enumerate(zip(samples, lengths, strict=True)):
+        if isinstance(length, str):
+            listed[i] = Problem(file=sample.id, field="clip", found=f"none that can be read ({length})", expected="a whole film",
+                                todo="the row was left out")
+        elif length > limit:
+            listed[i] = Problem(file=sample.id, field="length", found=f"{length} tokens", expected=f"at most {limit}",
+                                todo="raise max_length or shorten the passage; the row was left out")
+    write_json(problems, [problem.model_dump() for problem in listed.values()])
+    return set(listed)

@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin, set_seed
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
 from expstar_utils.adapters import lora, prepare_warm_started, save_adapter, save_stacked
 from expstar_utils.attention import causal_blocks
-from expstar_utils.batches import VideoCollator, counted_once, over_long
+from expstar_utils.batches import VideoCollator, counted_once, left_out
 from expstar_utils.efficiency import efficient
 from expstar_utils.encoding import IGNORED, encode_prefix, encode_turns, merge_extras, pad_right
 from expstar_utils.media import Frames
@@ -93,9 +94,15 @@ class PairCollator:
         prefix = encode_prefix(self.rows.processor, prompt, frames)
         return prefix, [encode_turns(self.rows.processor, turns, self.rows.turn_end) for turns in sides]
 
-    def length(self, sample: Sample) -> int:
-        """Tokens of the longer of a pair's two dialogues."""
-        prefix, sides = self._encoded(sample, self.rows.outline(sample))
+    def lengths(self) -> list[int | str]:
+        """Tokens of the longer of every pair's two dialogues, or why its clip cannot be read."""
+        return [self._length(sample) for sample in tqdm(self.rows.samples, desc="lengths", unit="pair")]
+
+    def _length(self, sample: Sample) -> int | str:
+        try:
+            prefix, sides = self._encoded(sample, self.rows.outline(sample))
+        except ExpStarError as error:
+            return str(error)
         return len(prefix.ids) + max(len(ids) for ids, _ in sides)
 
     def _apart(self, sample: Sample) -> dict[str, Any]:
@@ -176,7 +183,8 @@ def train_dpo(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
 
     Returns:
         Folder of one adapter for `base` that holds `tuned` and what was learned here (`folder/adapter`). Rows over
-        `profile.max_length` are listed in `folder/problems.json`; losses, margins and accuracies are in `folder/log.jsonl`.
+        `profile.max_length`, and those whose clip cannot be read, are left out and listed in `folder/problems.json`; losses,
+        margins and accuracies are in `folder/log.jsonl`.
 
     Raises:
         ExpStarError: no row is left, a loss that is no number, memory that does not suffice.
@@ -200,10 +208,9 @@ def dpo_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
     set_seed(seed)  # TRL makes the adapter before it sows
     family, settings = quirks(model, processor), profile.for_dpo()
     rows = VideoCollator(processor, samples, root, settings, family.turn_end)
-    lengths = counted_once(folder / "checkpoints" / "lengths.json", rows,
-                           lambda: [PairCollator(rows, False).length(sample) for sample in samples])
-    left_out = set(over_long(samples, lengths, profile.max_length, folder / "problems.json"))
-    kept = [i for i in range(len(samples)) if i not in left_out]
+    lengths = counted_once(folder / "checkpoints" / "lengths.json", rows, PairCollator(rows, False).lengths)
+    without = left_out(samples, lengths, profile.max_length, folder / "problems.json")
+    kept = [i for i in range(len(samples)) if i not in without]
     if not kept:
         raise ExpStarError(f"{folder}: found no preference row, expected one; sample more candidates, or lower `dpo.positive`")
     args = DPOConfig(**common_arguments(settings, folder, seed, max_steps), beta=profile.dpo.beta, logging_steps=1)

@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 
 from expstar_utils import trackers
 from expstar_utils.adapters import lora, prepare_warm_started, save_adapter
-from expstar_utils.batches import LengthBatches, VideoCollator, counted_once, over_long, row_lengths
+from expstar_utils.batches import LengthBatches, VideoCollator, counted_once, left_out, row_lengths
 from expstar_utils.efficiency import efficient
 from expstar_utils.encoding import IGNORED, decision_tokens, weigh_decisions
 from expstar_utils.features import remember_features
@@ -162,7 +162,8 @@ def train_sft(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequen
         max_steps: stop after so many optimiser steps; -1 runs the profile's epochs.
 
     Returns:
-        Folder of the adapter (`folder/adapter`). Rows over `profile.max_length` are listed in `folder/problems.json`.
+        Folder of the adapter (`folder/adapter`). Rows over `profile.max_length`, and those whose clip cannot be read, are left
+        out and listed in `folder/problems.json`.
     """
     trainer = sft_trainer(model, processor, samples, root, profile, folder, base, seed, max_steps, telling)
     with efficient(trainer, trainer.data_collator.groups is not None, profile.compiled):
@@ -187,11 +188,12 @@ def sft_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
     collator = VideoCollator(processor, samples, root, profile, family.turn_end)
     groups = shared_groups(samples) if profile.packed else [[i] for i in range(len(samples))]
     lengths = counted_once(folder / "checkpoints" / "lengths.json", collator, lambda: row_lengths(collator))
-    left_out = set(over_long(samples, list(map(sum, lengths)), profile.max_length, folder / "problems.json"))
-    groups = [kept for group in groups if (kept := [i for i in group if i not in left_out])]
+    totals = [length if isinstance(length, str) else sum(length) for length in lengths]
+    without = left_out(samples, totals, profile.max_length, folder / "problems.json")
+    groups = [kept for group in groups if (kept := [i for i in group if i not in without])]
     if not groups:
         raise ExpStarError(f"{folder}: found no row to train on, expected one of at most {profile.max_length} tokens; build the "
-                           "data set with notebook 02, or raise max_length")
+                           f"data set with notebook 02, or raise max_length ({folder / 'problems.json'} tells of every row)")
     collator.groups, collator.telling = groups if profile.packed else None, telling
     rows = {"row": list(range(len(groups))) if profile.packed else [i for [i] in groups],
             "length": [lengths[group[0]][0] + sum(lengths[i][1] for i in group) for group in groups]}
@@ -211,7 +213,7 @@ def sft_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
         print("packed rows have another loss than the same rows apart with this model; training goes on unpacked")
         collator.groups = None
         trainer.train_dataset = Dataset.from_dict({"row": [i for group in groups for i in group],
-                                                   "length": [sum(lengths[i]) for group in groups for i in group]})
+                                                   "length": [totals[i] for group in groups for i in group]})
     return trainer
 
 

@@ -232,12 +232,13 @@ def test_a_loss_that_is_no_number_names_the_rows(base, root, tuned, tmp_path):
         train_dpo(model, processor, pairs(), root, profile(base), tmp_path, str(base), tuned, max_steps=1)
 
 
-def test_rows_that_are_too_long_are_listed_and_an_empty_set_is_refused(base, root, tuned, tmp_path):
-    long = pairs(3)
-    long[1].messages[-1].content = "It glows. " * 500
-    log, _ = dpo(base, root, tuned, tmp_path, steps=1, rows=long, max_length=900)
-    [problem] = read_json(tmp_path / "problems.json")
-    assert problem["file"] == "chemistry_1"
+def test_rows_that_are_too_long_or_without_a_clip_are_listed_and_an_empty_set_is_refused(base, root, tuned, tmp_path):
+    rows = pairs(3)
+    rows[1].messages[-1].content = "It glows. " * 500
+    rows[2].videos = ["nowhere.mp4"]
+    log, _ = dpo(base, root, tuned, tmp_path, steps=1, rows=rows, max_length=900)
+    assert [(problem["file"], problem["field"]) for problem in read_json(tmp_path / "problems.json")] == [
+        ("chemistry_1", "length"), ("chemistry_2", "clip")]
     assert len(log) == 1
     with pytest.raises(ExpStarError, match="found no preference row"):
         dpo(base, root, tuned, tmp_path / "none", steps=1, max_length=16)

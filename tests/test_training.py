@@ -178,12 +178,22 @@ def test_a_loss_that_is_no_number_names_the_rows(base, root, tmp_path):
         train_sft(model, processor, samples(4), root, profile(base), tmp_path, str(base), max_steps=1)
 
 
-def test_a_row_without_a_clip_is_named(base, root, tmp_path):
+def test_rows_whose_clip_cannot_be_read_are_listed_and_the_rest_goes_on(base, root, tmp_path, monkeypatch):
     model, processor = models.load(str(base))
-    rows = samples(2)
-    rows[1].videos = []
-    with pytest.raises(ExpStarError, match="row chemistry_1: found no clip in `videos`, expected one"):
-        train_sft(model, processor, rows, root, profile(base), tmp_path, str(base))
+    rows, whole = samples(4), (root / "3.mp4").read_bytes()
+    (root / "torn.mp4").write_bytes(whole[:len(whole) // 2])
+    for row, clips in zip(rows, ([], ["torn.mp4"], ["nowhere.mp4"]), strict=False):
+        row.videos = clips
+    seen, original = [], VideoCollator.__call__
+    monkeypatch.setattr(VideoCollator, "__call__", lambda self, rows: seen.extend(rows) or original(self, rows))
+    train_sft(model, processor, rows, root, profile(base), tmp_path, str(base), max_steps=1)
+    problems = read_json(tmp_path / "problems.json")
+    assert [problem["file"] for problem in problems] == ["chemistry_0", "chemistry_1", "chemistry_2"]
+    for problem, why in zip(problems, ("row chemistry_0: found no clip", "torn.mp4", "nowhere.mp4"), strict=True):
+        assert why in problem["found"]
+    assert {row["row"] for row in seen} == {3}
+    with pytest.raises(ExpStarError, match=r"found no row to train on, .*problems.json tells of every row"):
+        train_sft(model, processor, rows[:3], root, profile(base), tmp_path / "none", str(base))
 
 
 def test_an_empty_data_set_is_refused(base, root, tmp_path):
