@@ -187,8 +187,8 @@ def left_out(samples: Sequence[Sample], lengths: Sequence[int | str], limit: int
     listed = {}
     for i, (sample, length) in enumerate(zip(samples, lengths, strict=True)):
         if isinstance(length, str):
-            listed[i] = Problem(file=sample.id, field="clip", found=f"none that can be read ({length})", expected="a whole film",
-                                todo="the row was left out")
+            listed[i] = Problem(file=sample.id, field="row", found=f"none that can be read ({length})",
+                                expected="one of one whole film", todo="mend it; the row was left out")
         elif length > limit:
             listed[i] = Problem(file=sample.id, field="length", found=f"{length} tokens", expected=f"at most {limit}",
                                 todo="raise max_length or shorten the passage; the row was left out")

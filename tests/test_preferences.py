@@ -238,7 +238,7 @@ def test_rows_that_are_too_long_or_without_a_clip_are_listed_and_an_empty_set_is
     rows[2].videos = ["nowhere.mp4"]
     log, _ = dpo(base, root, tuned, tmp_path, steps=1, rows=rows, max_length=900)
     assert [(problem["file"], problem["field"]) for problem in read_json(tmp_path / "problems.json")] == [
-        ("chemistry_1", "length"), ("chemistry_2", "clip")]
+        ("chemistry_1", "length"), ("chemistry_2", "row")]
     assert len(log) == 1
     with pytest.raises(ExpStarError, match="found no preference row"):
         dpo(base, root, tuned, tmp_path / "none", steps=1, max_length=16)
