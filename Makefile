@@ -34,7 +34,7 @@ demo: .venv/installed  ## a video becomes commentary: make demo VIDEO=my.mp4 TIT
 	@$(BIN)/python -m expstar_utils.quickstart "$$VIDEO" "$$TITLE" $(EXPORT)
 
 test: .venv/installed-test  ## every test, and every notebook at smoke size
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --session-timeout 4200
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --session-timeout 3900
 
 faults: .venv/installed-test  ## the whole fault suite: kills, full disks, damaged files, Slurm; more than an hour
 	EXPSTAR_FAULTS=1 $(BIN)/python -m pytest -vv --durations 20 --timeout 7200 -o faulthandler_timeout=7260 tests/faults tests/slurm tests/test_launching.py
