@@ -188,9 +188,11 @@ def left_out(samples: Sequence[Sample], lengths: Sequence[int | str], limit: int
     for i, (sample, length) in enumerate(zip(samples, lengths, strict=True)):
         if isinstance(length, str):
             listed[i] = Problem(file=sample.id, field="row", found=f"none that can be read ({length})",
-                                expected="one of one whole film", todo="mend it; the row was left out")
+                                expected="one with a whole film", todo="mend it; the row was left out")
         elif length > limit:
             listed[i] = Problem(file=sample.id, field="length", found=f"{length} tokens", expected=f"at most {limit}",
                                 todo="raise max_length or shorten the passage; the row was left out")
     write_json(problems, [problem.model_dump() for problem in listed.values()])
+    if listed:
+        print(f"{len(listed)} of {len(samples)} rows are left out; {problems} says why")
     return set(listed)

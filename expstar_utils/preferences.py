@@ -212,7 +212,8 @@ def dpo_trainer(model: PreTrainedModel, processor: ProcessorMixin, samples: Sequ
     without = left_out(samples, lengths, profile.max_length, folder / "problems.json")
     kept = [i for i in range(len(samples)) if i not in without]
     if not kept:
-        raise ExpStarError(f"{folder}: found no preference row, expected one; sample more candidates, or lower `dpo.positive`")
+        raise ExpStarError(f"{folder}: found no preference row, expected one; sample more candidates, or lower `dpo.positive` "
+                           f"({folder / 'problems.json'} tells of rows that were left out)")
     args = DPOConfig(**common_arguments(settings, folder, seed, max_steps), beta=profile.dpo.beta, logging_steps=1)
     model.name_or_path = base
     if profile.dpo.further:

@@ -69,11 +69,13 @@ SHARED_OUT = {"zero2": "global_step*/zero_pp_rank_1_*", "fsdp": "pytorch_model_f
 
 
 @pytest.mark.parametrize(("kind", "more"), [
+    ("sft", SFT), ("sft", SFT | {"warm_start": ["merger"], "warm_start_lr": 1e-3}),
+    ("dpo", DPO), ("dpo", FURTHER), ("dpo", FURTHER | {"accelerate": "fsdp"}),
+    pytest.param("sft", SFT | {"accelerate": "zero2"}, marks=COMPILER),
+    pytest.param("dpo", DPO | {"accelerate": "zero2"}, marks=[COMPILER, long]),
     pytest.param("sft", SFT | {"compiled": True}, marks=COMPILER),
-    ("sft", SFT | {"warm_start": ["merger"], "warm_start_lr": 1e-3}),
-    ("dpo", DPO), ("dpo", FURTHER), pytest.param("dpo", FURTHER | {"accelerate": "fsdp", "compiled": True}, marks=COMPILER),
-    pytest.param("sft", SFT | {"accelerate": "zero2", "compiled": True}, marks=COMPILER),
-    pytest.param("dpo", DPO | {"accelerate": "zero2"}, marks=[COMPILER, long])])
+    pytest.param("dpo", FURTHER | {"accelerate": "fsdp", "compiled": True}, marks=[COMPILER, long]),
+    pytest.param("sft", SFT | {"accelerate": "zero2", "compiled": True}, marks=[COMPILER, long])])
 def test_two_processes_learn_what_one_does(small, root, tuned, tmp_path, monkeypatch, kind, more):
     """However the optimiser's state or the weights are shared out."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "as_gpus"))

@@ -178,7 +178,7 @@ def test_a_loss_that_is_no_number_names_the_rows(base, root, tmp_path):
         train_sft(model, processor, samples(4), root, profile(base), tmp_path, str(base), max_steps=1)
 
 
-def test_rows_whose_clip_cannot_be_read_are_listed_and_the_rest_goes_on(base, root, tmp_path, monkeypatch):
+def test_rows_whose_clip_cannot_be_read_are_listed_and_the_rest_goes_on(base, root, tmp_path, monkeypatch, capsys):
     model, processor = models.load(str(base))
     rows, whole = samples(4), (root / "3.mp4").read_bytes()
     (root / "torn.mp4").write_bytes(whole[:len(whole) // 2])
@@ -192,6 +192,7 @@ def test_rows_whose_clip_cannot_be_read_are_listed_and_the_rest_goes_on(base, ro
     for problem, why in zip(problems, ("row chemistry_0: found no clip", "torn.mp4", "nowhere.mp4"), strict=True):
         assert why in problem["found"]
     assert {row["row"] for row in seen} == {3}
+    assert "3 of 4 rows are left out; " in capsys.readouterr().out
     with pytest.raises(ExpStarError, match=r"found no row to train on, .*problems.json tells of every row"):
         train_sft(model, processor, rows[:3], root, profile(base), tmp_path / "none", str(base))
 
