@@ -17,6 +17,7 @@ from pathlib import Path
 from transformers import ProcessorMixin
 
 from expstar_utils.datasets import Case, HistoryOf, by_experiment, load_cases, opening, previous_texts, sample_of
+from expstar_utils.differences import crossings
 from expstar_utils.encoding import text_ids
 from expstar_utils.mini.mixed import FOLDER as MIXED
 from expstar_utils.prompts import VIDEO, Prompts
@@ -36,8 +37,21 @@ def caption_sample(case: Case, lookup: bool | None = None) -> Sample:
     return sample_of(case, messages)
 
 
+def cross(row: Sample, other: Sample, rng: random.Random) -> None:
+    """Let a row's answer begin as the `other` one's does, where both go on alike; that beginning is given, not trained.
+
+    What is said later must then come out of the picture: what was said before does not tell it. Texts that differ in one place
+    alone stay as they are.
+    """
+    mine, its = row.messages[-1], other.messages[-1]
+    if found := crossings(mine.content, its.content):
+        at, its_at = rng.choice(found)
+        mine.content, mine.given = its.content[:its_at] + mine.content[at:], its_at
+
+
 def caption_samples(cases: Sequence[Case], mixed: Sequence[Case], prompts: Prompts, history: HistoryOf,
-                    prompted: float = 0.0, plain: float = 1.0, seed: int = 0, epochs: float = 1.0) -> list[Sample]:
+                    prompted: float = 0.0, plain: float = 1.0, crossed: float = 0.0, seed: int = 0,
+                    epochs: float = 1.0) -> list[Sample]:
     """Rows of clips and what is seen in them.
 
     A step that says again what an earlier one showed stands behind its own earlier steps, in the whole prompt: its clip may show
@@ -48,7 +62,9 @@ def caption_samples(cases: Sequence[Case], mixed: Sequence[Case], prompts: Promp
         cases: steps with their notes; a mixed step looks something up where theirs do.
         mixed: steps of mixed experiments, of titles that `cases` have.
         prompted: share of the rows of the second kind that stand in the whole prompt; 0 makes captions of all steps.
-        plain: share of the steps that are kept of those in which nothing tells their experiment apart.
+        plain: share of the steps that are kept of those in which nothing tells their experiment apart; where no row stands in
+            the whole prompt, of those in which nothing new does.
+        crossed: share of the rows whose answer begins as that of another experiment under the same title (see `cross`).
         epochs: how often every step is drawn, each time anew; of the last epoch, a share.
     """
     lookup = {place_of(case): case.needs_retrieval for case in cases}
@@ -63,14 +79,16 @@ def caption_samples(cases: Sequence[Case], mixed: Sequence[Case], prompts: Promp
             if rng.random() >= epochs - epoch:
                 continue
             others = rng.choice(titled[case.subject, case.title])
-            if not new and not again and rng.random() >= plain:
+            if not new and not (again and prompted) and rng.random() >= plain:
                 continue
-            if not prompted or (not again and rng.random() >= prompted):
-                rows.append(caption_sample(case, asks))
-                continue
-            before = previous_texts(steps if again else rng.choice([[], steps, others]), i, history)
-            prefix = prompts.prefix(case.subject, case.title, before)
-            rows.append(sample_of(case, [*prefix, Message(role="assistant", content=opening(case, asks))]))
+            row = caption_sample(case, asks)
+            if prompted and (again or rng.random() < prompted):
+                before = previous_texts(steps if again else rng.choice([[], steps, others]), i, history)
+                row.messages[:1] = prompts.prefix(case.subject, case.title, before)
+            if crossed and rng.random() < crossed:
+                sibling = next((c for c in rng.choice(titled[case.subject, case.title]) if place_of(c) == place_of(case)), case)
+                cross(row, caption_sample(sibling, asks), rng)
+            rows.append(row)
     return rows
 
 

@@ -49,6 +49,17 @@ def differences(text: str, reference: str) -> list[Piece]:
     return list(_joined(text, reference))
 
 
+def crossings(text: str, other: str) -> list[tuple[int, int]]:
+    """Places, (in text, in other), where two texts go on with the same word, and differ before and behind it.
+
+    Counted in characters, up to the end of the word before.
+    """
+    begins, its_begins = ([match.start() for match in WORD.finditer(t)] for t in (text, other))
+    shared = [block for block in _matcher(words(text), words(other)).get_matching_blocks() if block.size]
+    places = [(len(text[:begins[m.b]].rstrip()), len(other[:its_begins[m.a]].rstrip())) for m in shared]
+    return [(at, its_at) for at, its_at in places if text[:at] != other[:its_at] and text[at:] != other[its_at:]]
+
+
 def words(text: str) -> list[tuple[str, str]]:
     """(word, the blanks behind it) of a text, in order."""
     return WORD.findall(text)

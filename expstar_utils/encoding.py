@@ -106,18 +106,21 @@ def encode_dialogue(processor: ProcessorMixin, messages: Sequence[Message], fram
 
 
 def encode_turns(processor: ProcessorMixin, messages: Sequence[Message], turn_end: str) -> tuple[list[int], list[int]]:
-    """Tokens and labels of turns that go on a dialogue; only the assistant's are trained, unless their weight is 0."""
+    """Tokens and labels of turns that go on a dialogue; only what the assistant says itself is trained (see `Message`)."""
     ids: list[int] = []
     labels: list[int] = []
     end = text_ids(processor, turn_end)
     for message in messages:
         said = message.role == "assistant"
+        given: list[int] = []
         if said:
-            turn = text_ids(processor, plain(processor, message.content)) + end
+            first, rest = message.content[:message.given], message.content[message.given:]
+            given, turn = (text_ids(processor, plain(processor, text)) for text in (first, rest))
+            turn += end
         else:
             turn = between_turns(processor, message, turn_end)
-        ids += turn
-        labels += turn if said and message.weight else [IGNORED] * len(turn)
+        ids += given + turn
+        labels += [IGNORED] * len(given) + (turn if said and message.weight else [IGNORED] * len(turn))
     return ids, labels
 
 

@@ -130,6 +130,7 @@ class Profile(BaseModel):
     caption_tower: bool = False
     caption_prompted: float = Field(0.0, ge=0, le=1)
     caption_plain: float = Field(1.0, ge=0, le=1)
+    caption_crossed: float = Field(0.0, ge=0, le=1)
     telling_weight: float = Field(1.0, gt=0)
     sft_epochs: float = Field(gt=0)
     sft_lr: float = Field(gt=0)

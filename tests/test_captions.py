@@ -71,8 +71,9 @@ def test_every_step_gets_a_row_and_a_mix_asks_where_its_title_does():
         assert bare == {0.0: {"1", "2", "3"}, 0.5: {"1", "3"}, 1.0: set()}[share]
     alone = captions.caption_samples(whole, [], load_prompts(), "narration")
     assert sorted(alone, key=lambda row: row.id) == sorted(map(captions.caption_sample, whole), key=lambda row: row.id)
-    few = captions.caption_samples(whole, more, load_prompts(), "narration", plain=0.0)
-    assert {row.id[-1] for row in few} == {"1", "2"}
+    for share, kept in ((0.0, {"1"}), (0.5, {"1", "2"})):
+        few = captions.caption_samples(whole, more, load_prompts(), "narration", prompted=share, plain=0.0)
+        assert {row.id[-1] for row in few} == kept
 
 
 def test_every_epoch_draws_the_rows_anew_and_the_last_one_a_share_of_them():
@@ -100,6 +101,54 @@ def test_what_was_told_before_stands_before_it_and_what_is_seen_may_stand_behind
             elif row.id.split("_")[2] == "3":
                 kinds.add("none" if not told else "own" if told == {own} else "other")
     assert kinds == {"none", "own", "other"}
+
+
+SEEN = [("red", "two", "slim"), ("red", "six", "round"), ("blue", "six", "slim")]
+
+
+def narrated(number, colour, count, build):
+    lines = [f"We see a {colour} lamp.", f"It lights {count} mice, all of them {build}."]
+    return cases()[0].model_copy(update={"id": f"chemistry_{number}", "experiment": f"chemistry/{number}", "narration": lines})
+
+
+def test_an_answer_that_begins_as_a_siblings_is_trained_where_it_is_its_own_again():
+    whole, begun = [narrated(n, *values) for n, values in enumerate(SEEN)], set()
+    for seed in range(30):
+        for row, case in zip(captions.caption_samples(whole, [], load_prompts(), "narration", crossed=1.0, seed=seed), whole,
+                             strict=True):
+            said, true = row.messages[-1], captions.caption_sample(case).messages[-1]
+            given, own = said.content[:said.given], said.content[said.given:]
+            assert true.content.endswith(own)
+            if said.given:
+                begun.add((row.id, given))
+                assert not true.content.startswith(given)
+                assert any(captions.caption_sample(other).messages[-1].content.startswith(given) for other in whole)
+            else:
+                assert said == true
+    assert len({row for row, _ in begun}) == 3
+    plain = captions.caption_samples(whole, [], load_prompts(), "narration", seed=1)
+    assert plain == list(map(captions.caption_sample, whole))
+
+
+def test_what_is_given_of_an_answer_is_read_and_not_trained(base, root):
+    whole = [narrated(n, *values).model_copy(update={"clip": "0.mp4"}) for n, values in enumerate(SEEN)]
+    model, processor = models.load(str(base))
+    rows = [row for seed in range(5)
+            for row in captions.caption_samples(whole, [], load_prompts(), "narration", crossed=1.0, seed=seed)]
+    apart = [captions.caption_sample(case) for case in whole]
+    collate = VideoCollator(processor, [*rows, *apart], root, small_profile(base), models.quirks(model, processor).turn_end)
+    usual = {"".join(m.content for m in row.messages): collate.encode(len(rows) + n).ids for n, row in enumerate(apart)}
+    assert any(row.messages[-1].given for row in rows)
+    for place, row in enumerate(rows):
+        encoded, said = collate.encode(place), row.messages[-1]
+        trained = [label for label in encoded.labels if label != IGNORED]
+        assert encoded.ids[-len(trained):] == trained
+        text = processor.tokenizer.decode(trained)
+        assert said.content[said.given:] in text
+        if said.given:
+            assert text.startswith(said.content[said.given:])
+        else:
+            assert encoded.ids == usual["".join(m.content for m in row.messages)]
 
 
 def test_without_a_folder_there_are_no_mixed_cases(tmp_path):

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inspected_run import SCRIPT, case, prediction, three_steps, write_run
 
-from expstar_utils.differences import agreement, differences
+from expstar_utils.differences import agreement, crossings, differences
 from expstar_utils.inspector import footage, panels
 from expstar_utils.inspector.cases import Casebook
 from expstar_utils.inspector.footage import frames_at, jpegs, shown_clip, span_of
@@ -204,6 +204,22 @@ def test_differences_hold_both_texts_and_agreement_is_symmetric(text, reference)
     assert plain("same", "left_out") == "".join(reference.split())
     assert 0 <= agreement(text, reference) <= 1
     assert agreement(text, text) == 1
+
+
+@given(TEXTS, TEXTS)
+def test_texts_cross_where_both_go_on_alike(text, other):
+    for at, its_at in crossings(text, other):
+        joined = other[:its_at] + text[at:]
+        assert joined != other
+        assert text[:at] != other[:its_at]
+        assert text[at:].split()[0] == other[its_at:].split()[0]
+
+
+def test_where_texts_cross():
+    text, other = "Two mice, all slim, run.", "Six mice, all round, run."
+    assert [(text[:at], other[:its_at]) for at, its_at in crossings(text, other)] == [("Two", "Six")]
+    assert crossings(text, "Two mice, all round, run.") == []
+    assert crossings(text, text) == crossings(text, "") == crossings("", text) == []
 
 
 def test_words_that_differ_are_marked_by_more_than_colour():

@@ -11,7 +11,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,25 +22,27 @@ from tqdm import tqdm
 from expstar_utils.files import write_json, write_jsonl
 from expstar_utils.mini.family import PLACEHOLDER, Family, Step, Variant, load_families, load_family, placeholders
 from expstar_utils.mini.mixed import FOLDER as MIXED
-from expstar_utils.mini.mixed import MIXES, mixes, silent
-from expstar_utils.mini.render import take_clips, write_video
+from expstar_utils.mini.mixed import MIXES, mixes, seldom_filmed, silent
+from expstar_utils.mini.render import FPS, take_clips, write_video
 from expstar_utils.mini.unclear import FILMS, write_film
 from expstar_utils.records import SUBJECTS, Pair, format_time
 
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "data" / "mini"
 TRAIN_TAKES, HELD_OUT_VARIANTS = 2, 2
+RETAKES_FPS = 2  # a model that looks once a second misses nothing, and they are drawn four times as fast
 
 
 @dataclass(frozen=True)
 class Take:
-    """One experiment to render: a variant of a family, filmed once."""
+    """One experiment to render: a variant of a family, filmed once, `fps` frames a second."""
 
     family: Family
     variant: Variant
     split: str
     seed: int
     stem: str
+    fps: int = FPS
 
     @property
     def video(self) -> str:
@@ -72,12 +74,13 @@ def plan(families: list[Family], seed: int = 42, small: bool = False) -> list[Ta
 
 
 def plan_mixed(families: list[Family], seed: int = 42, count: int = MIXES, retakes: int = 0) -> list[Take]:
-    """Takes of mixed experiments, at most `count` a family (see `mixed`); `retakes` films them, and seen variants, anew."""
+    """Takes of mixed experiments, at most `count` a family (see `mixed`), and so many `retakes` of them and of seen variants."""
     takes = []
     for family in families:
         drawn, seen = mixes(family, count, seed), [v for v in family.variants if v.split == "seen"]
-        wanted = [(variant, "mixed") for variant in drawn + retakes * (drawn + seen)]
-        takes += _takes(silent(family), wanted, seed * 100_000 + SUBJECTS.index(family.subject) * 1000 + 500)
+        wanted = [(variant, "mixed") for variant in drawn + seldom_filmed(drawn + seen, retakes)]
+        made = _takes(silent(family), wanted, seed * 100_000 + SUBJECTS.index(family.subject) * 1000 + 500)
+        takes += made[:len(drawn)] + [replace(take, fps=RETAKES_FPS) for take in made[len(drawn):]]
     return takes
 
 
@@ -155,13 +158,14 @@ def film(job: tuple[Take, Path]) -> str:
     """Render one take and write its pairs; returns the video's sha256. Done takes are left alone."""
     take, out = job
     video, folder = out / take.video, out / "pairs" / take.family.subject / take.stem
-    recipe = hashlib.sha256(f"{code_hash()}{take.seed}{take.family.model_dump_json()}{take.variant.id}".encode()).hexdigest()
+    what = f"{code_hash()}{take.seed}{take.family.model_dump_json()}{take.variant.id}{take.fps}"
+    recipe = hashlib.sha256(what.encode()).hexdigest()
     mark = folder / "recipe.json"
     if mark.is_file() and video.is_file() and (done := json.loads(mark.read_text()))["recipe"] == recipe:
         return done["sha256"]
     video.parent.mkdir(parents=True, exist_ok=True)
     unfinished = video.with_suffix(".part")
-    times = write_video(unfinished, take_clips(take.family, take.variant, take.seed))
+    times = write_video(unfinished, take_clips(take.family, take.variant, take.seed, take.fps), take.fps)
     os.replace(unfinished, video)
     made = list(pairs(take, times))
     for pair in made:
@@ -198,7 +202,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--subject", nargs="*", default=None)
     parser.add_argument("--small", action="store_true", help="one experiment of each split and subject")
-    parser.add_argument("--retakes", type=int, default=0, help="how often more the films without notes are filmed anew")
+    parser.add_argument("--retakes", type=int, default=0,
+                        help=f"films more of each subject, without notes, {RETAKES_FPS} frames a second")
     given = parser.parse_args()
     print(build(given.out, given.seed, given.workers, given.subject, given.small, given.retakes))
 

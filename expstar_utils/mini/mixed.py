@@ -8,6 +8,7 @@ it would mean is not known, so these takes have a narration and no notes. Unseen
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 import numpy as np
 
@@ -32,3 +33,18 @@ def mixes(family: Family, count: int = MIXES, seed: int = 42) -> list[Variant]:
     model = family.variants[0]
     return [model.model_copy(update={"id": f"mix-{number}", "see": dict(zip(names, free[i], strict=True)), "cas": []})
             for number, i in enumerate(drawn, 1)]
+
+
+def seldom_filmed(variants: list[Variant], count: int) -> list[Variant]:
+    """`count` more takes of some variants, filmed once each: next is one that was filmed least, with its pairs of values.
+
+    Without unseen variants, the pairs that those have are rarer than others, and a model that has met them seldom guesses what it
+    met often.
+    """
+    parts = [[v.id, *itertools.combinations(sorted(v.see.items()), 2)] for v in variants]
+    filmed, drawn = Counter(itertools.chain(*parts)), []
+    for _ in range(count):
+        rarest = min(range(len(variants)), key=lambda i: sum(filmed[part] for part in parts[i]))
+        filmed.update(parts[rarest])
+        drawn.append(variants[rarest])
+    return drawn

@@ -81,8 +81,8 @@ def _background(rng: np.random.Generator) -> np.ndarray:
     return picture.clip(0, 1) * 255
 
 
-def step_frames(family: Family, variant: Variant, number: int, seed: int) -> Iterator[np.ndarray]:
-    """Frames of one step's clip, uint8 RGB [SIZE_PX, SIZE_PX, 3], FPS a second.
+def step_frames(family: Family, variant: Variant, number: int, seed: int, fps: int = FPS) -> Iterator[np.ndarray]:
+    """Frames of one step's clip, uint8 RGB [SIZE_PX, SIZE_PX, 3], `fps` a second.
 
     Args:
         number: the step, counted from 0.
@@ -94,9 +94,9 @@ def step_frames(family: Family, variant: Variant, number: int, seed: int) -> Ite
     rng = np.random.default_rng([seed, 1 + number])
     zoom, dx, dy = rng.uniform(0.96, 1.06), *rng.uniform(-0.02, 0.02, 2)
     sway_hz, drift = rng.uniform(0.15, 0.4), rng.uniform(-0.02, 0.02, 2)
-    count, drawing = round(step.seconds * FPS), family.drawing(variant)
+    count, drawing = round(step.seconds * fps), family.drawing(variant)
     for i in range(count):
-        time_s, progress = i / FPS, i / (count - 1)
+        time_s, progress = i / fps, i / (count - 1)
         c = Canvas(SIZE_PX, time_s, progress, seed * 10 + number)
         shake = 0.006 * math.sin(2 * math.pi * sway_hz * time_s)
         with c.at(0.5 - 0.5 * zoom + dx + drift[0] * progress + shake, 0.5 - 0.5 * zoom + dy + drift[1] * progress, zoom):
@@ -109,30 +109,30 @@ def step_frames(family: Family, variant: Variant, number: int, seed: int) -> Ite
         yield frame.clip(0, 255, out=frame).astype(np.uint8)
 
 
-def write_video(path: Path, clips: Iterable[Iterable[np.ndarray]]) -> list[tuple[float, float]]:
-    """Write clips one after the other into one H.264 video, FPS frames a second; returns each clip's (start_s, end_s).
+def write_video(path: Path, clips: Iterable[Iterable[np.ndarray]], fps: int = FPS) -> list[tuple[float, float]]:
+    """Write clips one after the other into one H.264 video, `fps` frames a second; returns each clip's (start_s, end_s).
 
     One encoding thread, bit-exact muxing, and x264's `cpu-independent` (without it AVX-512 code gave other bytes in every
     run): the same frames give the same bytes, on any processor.
     """
     times, at = [], 0
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}) as out:
-        stream = out.add_stream("libx264", rate=FPS, options=ENCODER)
+        stream = out.add_stream("libx264", rate=fps, options=ENCODER)
         stream.width = stream.height = SIZE_PX
-        stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, FPS)
+        stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, fps)
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
         for clip in clips:
             start = at
             for pixels in clip:
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-                frame.pts, frame.time_base = at, Fraction(1, FPS)
+                frame.pts, frame.time_base = at, Fraction(1, fps)
                 out.mux(stream.encode(frame))
                 at += 1
-            times.append((start / FPS, at / FPS))
+            times.append((start / fps, at / fps))
         out.mux(stream.encode())
     return times
 
 
-def take_clips(family: Family, variant: Variant, seed: int) -> Iterator[Iterator[np.ndarray]]:
+def take_clips(family: Family, variant: Variant, seed: int, fps: int = FPS) -> Iterator[Iterator[np.ndarray]]:
     """Frames of all steps of a take, see `step_frames`."""
-    return (step_frames(family, variant, number, seed) for number in range(len(family.steps)))
+    return (step_frames(family, variant, number, seed, fps) for number in range(len(family.steps)))

@@ -68,6 +68,40 @@ def test_a_mix_is_no_variant_and_says_what_its_film_shows(families):
     assert mixes(families[3], seed=1) != mixes(families[3])
 
 
+def test_films_taken_again_say_the_same_in_fewer_frames_and_other_rooms(families, tmp_path):
+    [family] = [f for f in families if f.subject == "chemistry"]
+    once, again = mini.plan_mixed([family], count=1), mini.plan_mixed([family], count=1, retakes=40)
+    assert again[0] == once[0]
+    assert len(again) == 41
+    assert {t.fps for t in again[1:]} == {2} != {again[0].fps}
+    assert not any(t.variant.split == "unseen" for t in again)
+    first, second = once[0], next(t for t in again[1:] if t.variant == once[0].variant)
+    for take in (first, second):
+        mini.film((take, tmp_path))
+    told = [[(c.narration, c.clip.start, c.clip.end) for c in load_cases(tmp_path / "pairs") if t.stem in c.experiment]
+            for t in (first, second)]
+    assert len(told[0]) == 5
+    assert told[0] == told[1]
+    looks = [sample_frames(tmp_path / t.video, 4.0, 8.0, fps=1.0, max_frames=3) for t in (first, second)]
+    assert [len(look.pixels) for look in looks] == [3, 3]
+    assert np.abs(looks[0].times_s - looks[1].times_s).max() <= 0.25
+    assert [probe(tmp_path / t.video).fps for t in (first, second)] == [8, 2]
+
+
+def test_films_taken_again_show_every_pair_of_values_about_as_often(families):
+    def pairs(takes):
+        return Counter(pair for t in takes for pair in itertools.combinations(sorted(t.variant.see.items()), 2))
+    for family in families:
+        once = mini.plan_mixed([family])
+        known = [*once, *(t for t in mini.plan([family]) if t.split == "train")]
+        before = pairs({t.variant.id: t for t in known}.values())
+        after = pairs(mini.plan_mixed([family], retakes=250)[len(once):])
+        assert before.keys() == after.keys(), family.id
+        for kind in {(a[0], b[0]) for a, b in before}:
+            old, new = ([n for (a, b), n in counts.items() if (a[0], b[0]) == kind] for counts in (before, after))
+            assert max(new) / min(new) <= max(max(old) / min(old), 1.05), (family.id, kind)
+
+
 def test_mixed_takes_have_narrations_alone_and_their_own_seeds(families, built):
     takes, mixed = mini.plan(families), mini.plan_mixed(families)
     assert len({t.seed for t in [*takes, *mixed]}) == len(takes) + len(mixed)
