@@ -19,6 +19,7 @@ from expstar_utils.records import Passage, RetrievalResult, Sample
 from expstar_utils.siblings import COMMON, WORD, Place, place_of, sights
 
 SISTER_GRADE = 2
+FIRST_ANSWER = 2  # place of the message that narrates
 SHOWN_AGAIN = 3  # of a step's earlier rows, the relevant ones first
 EVERYDAY = 0.25  # share of all passages from which on a word is grammar rather than science
 
@@ -104,7 +105,8 @@ def right_passages(cases: Sequence[Case], found: Mapping[str, RetrievalResult],
 
 
 def choice_samples(cases: Sequence[Case], prompts: Prompts, found: Mapping[str, RetrievalResult], history: HistoryOf, *,
-                   rounds: int, sisters: int, natural: float = 0.4, share: float = 0.7, seed: int = 0) -> list[list[Sample]]:
+                   rounds: int, sisters: int, natural: float = 0.4, share: float = 0.7, narrated: bool = True,
+                   seed: int = 0) -> list[list[Sample]]:
     """Rows of the steps whose siblings need other passages and that found some of those, drawn anew every round.
 
     A step that keeps its words is trained as a whole. Where they are exchanged, its clip no longer shows what is said, and its
@@ -116,6 +118,7 @@ def choice_samples(cases: Sequence[Case], prompts: Prompts, found: Mapping[str, 
         sisters: how many passages that siblings need stand beside the right one. A passage that another step of the experiment
             needs is none: it would be taught as irrelevant wherever a step is named.
         natural: share of steps that keep their words. share: of the telling words that are exchanged in the others.
+        narrated: whether those that keep their words are trained to narrate; a few clips, shown often, are learned by heart.
 
     Returns:
         For each round its rows, those of one step together.
@@ -147,15 +150,24 @@ def choice_samples(cases: Sequence[Case], prompts: Prompts, found: Mapping[str, 
                 case = case.model_copy(update=notes)
             for place, passage in enumerate(shown):
                 row = expstar_sample(case, before, prompts, [passage], relevant=place == 0, notes=place == 0)
-                if exchanged:
-                    row.messages[2].weight = 0
+                if exchanged or not narrated:
+                    row.messages[FIRST_ANSWER].weight = 0
                 rows.append(row)
         drawn.append(rows)
     return drawn
 
 
-def with_earlier(drawn: Sequence[Sequence[Sample]], earlier: Sequence[Sample], share: float, seed: int = 0) -> list[Sample]:
-    """The rows of all rounds, and in each round `share` as many steps of earlier training, so that it is not forgotten."""
+def with_earlier(drawn: Sequence[Sequence[Sample]], earlier: Sequence[Sample], share: float, seed: int = 0,
+                 narrated: bool = True) -> list[Sample]:
+    """The rows of all rounds, and in each round `share` as many steps of earlier training, so that it is not forgotten.
+
+    Args:
+        narrated: whether those are trained to narrate; without, steps that look nothing up are left out.
+    """
+    if not narrated:
+        earlier = [row.model_copy(deep=True) for row in earlier if len(row.messages) > FIRST_ANSWER + 1]
+        for row in earlier:
+            row.messages[FIRST_ANSWER].weight = 0
     groups, rows = shared_groups(earlier), []
     for number, of_round in enumerate(drawn):
         count = round(share * len({row.id for row in of_round}))

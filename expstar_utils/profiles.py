@@ -138,6 +138,7 @@ class Profile(BaseModel):
     choice_rounds: int = Field(0, ge=0)
     choice_sisters: int = Field(3, ge=1)
     choice_replay: float = Field(0.25, ge=0, le=1)
+    choice_captions: float = Field(0.0, ge=0)
     choice_lr: float = Field(5e-4, gt=0)
     unclear_share: float = Field(0.0, ge=0, le=1)
     decision_weight: float = Field(1.0, gt=0)

@@ -113,6 +113,25 @@ def test_a_step_that_tells_again_stands_behind_what_was_told():
     assert 0.3 < sum("The flame is" in row.messages[1].content for row in exchanged) / len(exchanged) < 0.7
 
 
+def test_without_narration_the_rest_is_trained_as_before():
+    cases = [case_of(n, salt) for n, salt in enumerate(FLAMES)]
+    found = {c.id: found_for(c, salt) for c, salt in zip(cases, FLAMES, strict=True)}
+    told, silent = (choice_samples(cases, load_prompts(), found, "narration", rounds=4, sisters=2, narrated=narrated, seed=2)
+                    for narrated in (True, False))
+    assert {row.messages[2].weight for rows in told for row in rows} == {0, 1}
+    assert {row.messages[2].weight for rows in silent for row in rows} == {0}
+    said, said_silent = ([[m.content for m in row.messages] for rows in of_all for row in rows] for of_all in (told, silent))
+    assert said == said_silent
+    earlier = [expstar_sample(case, [], load_prompts(), [Passage(id="p", text=text)]) for case in cases for text in "ab"]
+    earlier.append(expstar_sample(cases[0].model_copy(update={"id": "x", "principle": [], "safety": []}), [], load_prompts()))
+    before = [row.model_copy(deep=True) for row in earlier]
+    again = [row for row in with_earlier(silent[:1], earlier, 9.0, narrated=False) if row not in silent[0]]
+    assert earlier == before
+    assert {row.id for row in again} == {case.id for case in cases}
+    assert {row.messages[2].weight for row in again} == {0}
+    assert {row.messages[4].weight for row in again} == {1}
+
+
 def test_same_seed_same_rows_and_another_others():
     cases = [case_of(n, salt) for n, salt in enumerate(FLAMES)]
     found = {c.id: found_for(c, salt) for c, salt in zip(cases, FLAMES, strict=True)}

@@ -78,7 +78,8 @@ def plan_mixed(families: list[Family], seed: int = 42, count: int = MIXES, retak
     takes = []
     for family in families:
         drawn, seen = mixes(family, count, seed), [v for v in family.variants if v.split == "seen"]
-        wanted = [(variant, "mixed") for variant in drawn + seldom_filmed(drawn + seen, retakes)]
+        again = seldom_filmed(mixes(family, MIXES, seed, wide=True) + seen, retakes)
+        wanted = [(variant, "mixed") for variant in drawn + again]
         made = _takes(silent(family), wanted, seed * 100_000 + SUBJECTS.index(family.subject) * 1000 + 500)
         takes += made[:len(drawn)] + [replace(take, fps=RETAKES_FPS) for take in made[len(drawn):]]
     return takes

@@ -54,10 +54,14 @@ class Value(Words):
 
 
 class Attribute(_Strict):
-    """Something that a viewer can see and that differs between variants."""
+    """Something that a viewer can see and that differs between variants; `mixed` values are those of mixed experiments alone."""
 
     kind: FactKind
     values: dict[str, Value]
+    mixed: dict[str, Value] = {}
+
+    def __getitem__(self, value: str) -> Value:
+        return self.mixed[value] if value in self.mixed else self.values[value]
 
 
 class Variant(_Strict):
@@ -140,12 +144,12 @@ class Family(_Strict):
 
     def words(self, variant: Variant, language: Language) -> dict[str, str]:
         """Placeholder -> the variant's words in that language."""
-        seen = {name: getattr(self.attributes[name].values[value], language) for name, value in variant.see.items()}
+        seen = {name: getattr(self.attributes[name][value], language) for name, value in variant.see.items()}
         return seen | {name: getattr(words, language) for name, words in variant.know.items()}
 
     def drawing(self, variant: Variant) -> dict[str, Any]:
         """Attribute -> what the renderer draws for the variant."""
-        return {name: self.attributes[name].values[value].draw for name, value in variant.see.items()}
+        return {name: self.attributes[name][value].draw for name, value in variant.see.items()}
 
     def gold(self, variant: Variant, step: Step) -> list[str]:
         """Ids of the passages that a step needs: $passage is the variant's own, $hazards its hazard cards."""

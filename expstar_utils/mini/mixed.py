@@ -23,15 +23,20 @@ def silent(family: Family) -> Family:
     return family.model_copy(update={"steps": [step.model_copy(update=bare) for step in family.steps]})
 
 
-def mixes(family: Family, count: int = MIXES, seed: int = 42) -> list[Variant]:
-    """At most `count` combinations of the family's visible values that none of its variants has, each once."""
+def mixes(family: Family, count: int = MIXES, seed: int = 42, wide: bool = False) -> list[Variant]:
+    """At most `count` combinations of the family's visible values that none of its variants has, each once.
+
+    Args:
+        wide: take values in that only mixed experiments have. Where three colours of five never come with an outcome, a model may
+            take the colour for the reason; more colours, and it must look.
+    """
     names = sorted(family.attributes)
     taken = {tuple(v.see[name] for name in names) for v in family.variants}
-    values = [sorted(family.attributes[name].values) for name in names]
+    values = [sorted([*a.values, *(a.mixed if wide else ())]) for a in (family.attributes[name] for name in names)]
     free = [combination for combination in itertools.product(*values) if combination not in taken]
     drawn = np.random.default_rng([seed, len(free)]).permutation(len(free))[:count]
-    model = family.variants[0]
-    return [model.model_copy(update={"id": f"mix-{number}", "see": dict(zip(names, free[i], strict=True)), "cas": []})
+    model, kind = family.variants[0], "wide" if wide else "mix"
+    return [model.model_copy(update={"id": f"{kind}-{number}", "see": dict(zip(names, free[i], strict=True)), "cas": []})
             for number, i in enumerate(drawn, 1)]
 
 
