@@ -89,7 +89,7 @@ class VideoCollator:
         return self._encoded(group, self.outline(self.samples[group[0]]))[1]
 
     def _encoded(self, group: Sequence[int], frames: Frames) -> tuple[Encoded, Layout]:
-        return encode_group(self.processor, [self.samples[i] for i in group], frames, self.turn_end)
+        return encode_group(self.processor, [self.samples[i] for i in group], frames, self.turn_end, self.profile.frame_times)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         groups = [[row["row"]] if self.groups is None else self.groups[row["row"]] for row in rows]
@@ -168,7 +168,8 @@ def counted_once(path: Path, collator: VideoCollator, count: Callable[[], list])
     clips = {clip_path(sample.videos[0], collator.root) for sample in collator.samples if sample.videos}
     dates = [(str(clip), clip.stat().st_size, clip.stat().st_mtime_ns) for clip in sorted(clips) if clip.is_file()]
     of = digest([[dump_line(sample) for sample in collator.samples], dates, type(processor).__name__, len(processor.tokenizer),
-                 processor.tokenizer.chat_template, profile.fps, profile.max_frames_sft, profile.frame_size, profile.packed])
+                 processor.tokenizer.chat_template, profile.fps, profile.max_frames_sft, profile.frame_size, profile.packed,
+                 profile.frame_times])
     with suppress(ExpStarError, KeyError, TypeError):
         known = read_json(path)
         if known["of"] == of and known["sha256"] == digest(known["lengths"]):

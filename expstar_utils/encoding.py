@@ -58,8 +58,11 @@ def render(processor: ProcessorMixin, messages: Sequence[Message], generate: boo
                                          add_generation_prompt=generate)
 
 
-def encode_prefix(processor: ProcessorMixin, messages: Sequence[Message], frames: Frames) -> Encoded:
+def encode_prefix(processor: ProcessorMixin, messages: Sequence[Message], frames: Frames, times: bool = True) -> Encoded:
     """Tokens of the prompt up to the opening of the first answer, with the frames in it.
+
+    Args:
+        times: keep what SmolVLM's processor says in words about frames and their times, 68 tokens for three of them.
 
     Raises:
         ExpStarError: the prompt holds no or several videos.
@@ -71,9 +74,13 @@ def encode_prefix(processor: ProcessorMixin, messages: Sequence[Message], frames
     pixels = np.concatenate([frames.pixels, *[frames.pixels[-1:]] * missing])  # Qwen3-VL refuses a clip of one frame
     metadata = VideoMetadata(total_num_frames=len(pixels), fps=float(frames.fps), duration=float(frames.end_s - frames.start_s),
                              frames_indices=list(range(len(pixels))))
-    inputs = processor(text=[render(processor, messages, generate=True)], videos=[pixels.transpose(0, 3, 1, 2)],
-                       video_metadata=[metadata], do_sample_frames=False, return_tensors="pt")
+    text = render(processor, messages, generate=True)
+    inputs = processor(text=[text], videos=[pixels.transpose(0, 3, 1, 2)], video_metadata=[metadata], do_sample_frames=False,
+                       return_tensors="pt")
     ids = inputs.pop("input_ids")[0].tolist()
+    if not times and (pictures := [token for token in ids if token == processor.image_token_id]):
+        before, _, after = text.partition(VIDEO)
+        ids = text_ids(processor, before) + pictures + text_ids(processor, after)
     inputs.pop("attention_mask")
     return Encoded(ids, [IGNORED] * len(ids), dict(inputs))
 
@@ -92,15 +99,16 @@ def between_turns(processor: ProcessorMixin, message: Message, turn_end: str) ->
     return text_ids(processor, text.split(marker, 1)[1].removeprefix(turn_end))
 
 
-def encode_dialogue(processor: ProcessorMixin, messages: Sequence[Message], frames: Frames, turn_end: str) -> Encoded:
+def encode_dialogue(processor: ProcessorMixin, messages: Sequence[Message], frames: Frames, turn_end: str,
+                    times: bool = True) -> Encoded:
     """Tokens and labels of a training row: only assistant turns, with the token that ends them, are trained.
 
     Args:
         messages: system, user, assistant, then any number of (user, assistant).
-        turn_end: the string that ends an assistant turn.
+        turn_end: the string that ends an assistant turn. times: see `encode_prefix`.
     """
     first = next(i for i, m in enumerate(messages) if m.role == "assistant")
-    row = encode_prefix(processor, messages[:first], frames)
+    row = encode_prefix(processor, messages[:first], frames, times)
     ids, labels = encode_turns(processor, messages[first:], turn_end)
     return Encoded(row.ids + ids, row.labels + labels, row.extras)
 

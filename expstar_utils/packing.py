@@ -39,10 +39,11 @@ def shared_groups(samples: Sequence[Sample]) -> list[list[int]]:
     return [list(group) for _, group in groupby(range(len(samples)), key=shared)]
 
 
-def encode_group(processor: ProcessorMixin, samples: Sequence[Sample], frames: Frames, turn_end: str) -> tuple[Encoded, Layout]:
-    """One packed row of the samples of a group."""
+def encode_group(processor: ProcessorMixin, samples: Sequence[Sample], frames: Frames, turn_end: str,
+                 times: bool = True) -> tuple[Encoded, Layout]:
+    """One packed row of the samples of a group (`times`: see `encode_prefix`)."""
     first = opening(samples[0])
-    row = encode_dialogue(processor, samples[0].messages[:first], frames, turn_end)
+    row = encode_dialogue(processor, samples[0].messages[:first], frames, turn_end, times)
     shared, branches = len(row.ids), []
     for sample in samples:
         ids, labels = encode_turns(processor, sample.messages[first:], turn_end)

@@ -131,6 +131,8 @@ class Profile(BaseModel):
     caption_prompted: float = Field(0.0, ge=0, le=1)
     caption_plain: float = Field(1.0, ge=0, le=1)
     caption_crossed: float = Field(0.0, ge=0, le=1)
+    caption_times: bool = True
+    frame_times: bool = True
     telling_weight: float = Field(1.0, gt=0)
     sft_epochs: float = Field(gt=0)
     sft_lr: float = Field(gt=0)
@@ -198,7 +200,7 @@ class Profile(BaseModel):
         return self.model_copy(update={"sft_epochs": 1.0, "batch_size": self.caption_batch, "packed": False,
                                        "sft_lr": self.caption_lr, "warm_start_lr": self.caption_connector_lr,
                                        "warm_start": [*self.warm_start, *([TOWER] if self.caption_tower else [])],
-                                       "decision_weight": 1.0, "accumulation": 1})
+                                       "frame_times": self.caption_times, "decision_weight": 1.0, "accumulation": 1})
 
     def for_dpo(self) -> Profile:
         """The same profile for notebook 04b's training."""

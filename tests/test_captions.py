@@ -9,7 +9,7 @@ from expstar_utils import captions, models, training
 from expstar_utils.batches import VideoCollator
 from expstar_utils.datasets import Case, expstar_sample
 from expstar_utils.encoding import IGNORED, text_ids
-from expstar_utils.files import read_jsonl
+from expstar_utils.files import read_json, read_jsonl
 from expstar_utils.prompts import load_prompts
 from expstar_utils.records import Record
 
@@ -188,6 +188,21 @@ def test_words_that_tell_count_more(base, root, tmp_path, packed):
     training.train_sft(model, processor, rows, root, profile, tmp_path, str(base), max_steps=5, telling=telling)
     [line] = read_jsonl(tmp_path / "log.jsonl", Record)
     assert line.loss == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_captions_may_leave_out_when_frames_were_shown(base, root, tmp_path):
+    profile = small_profile(base, caption_times=False, batch_size=4, warm_start=CONNECTOR[base.name])
+    assert not profile.for_captions().frame_times
+    assert profile.for_choices().frame_times
+    model, processor = models.load(str(base))
+    rows, end = [captions.caption_sample(case) for case in cases()], models.quirks(model, processor).turn_end
+    lengths = [VideoCollator(processor, rows, root, which, end)([{"row": n} for n in range(4)])["input_ids"].shape[1]
+               for which in (profile, profile.for_captions())]
+    assert lengths[1] < lengths[0] if base.name == "smolvlm" else lengths[1] == lengths[0]
+    training.train_sft(model, processor, rows, root, profile.for_captions(), tmp_path, str(base), max_steps=5)
+    [line] = read_jsonl(tmp_path / "log.jsonl", Record)
+    assert 0 < line.loss < 20
+    assert not list(read_json(tmp_path / "problems.json"))
 
 
 @pytest.mark.parametrize("rate", [0.0, 1e-5])

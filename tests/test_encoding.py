@@ -87,6 +87,23 @@ def test_labels_are_the_assistant_turns_and_nothing_else(loaded, root, kind):
     assert all(text in hidden for text in shown)
 
 
+def test_a_prompt_without_times_has_as_many_pictures_and_its_own_words(loaded, root):
+    _, processor, found = loaded
+    messages, seen = rows()["baseline"].messages, frames(root)
+    whole, bare = (encode_dialogue(processor, messages, seen, found.turn_end, times=times) for times in (True, False))
+    visual = {processor.tokenizer.convert_tokens_to_ids(token) for token in PLACEHOLDERS}
+    assert [t for t in whole.ids if t in visual] == [t for t in bare.ids if t in visual]
+    assert [t for t in whole.labels if t != IGNORED] == [t for t in bare.labels if t != IGNORED]
+    assert len(bare.labels) == len(bare.ids)
+    words = processor.tokenizer.decode([t for t in bare.ids if t not in visual])
+    assert all(m.content.removeprefix("<video>") in words for m in messages)
+    if processor.image_token_id in whole.ids:
+        assert len(bare.ids) < len(whole.ids)
+        assert "frame" not in words.lower()
+    else:
+        assert bare.ids == whole.ids
+
+
 @pytest.mark.parametrize("kind", rows())
 def test_decisions_alone_weigh_more(loaded, root, kind):
     """One token a control string, in whatever row it stands: the first that tells it from its opposite."""
