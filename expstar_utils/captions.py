@@ -38,15 +38,17 @@ def caption_sample(case: Case, lookup: bool | None = None) -> Sample:
 
 
 def cross(row: Sample, other: Sample, rng: random.Random) -> None:
-    """Let a row's answer begin as the `other` one's does, where both go on alike; that beginning is given, not trained.
+    """Let a row's answer begin as the `other` one's does, up to a place where both go on alike, and train what comes behind it.
 
-    What is said later must then come out of the picture: what was said before does not tell it. Texts that differ in one place
-    alone stay as they are.
+    What is said there must then come out of the picture: what was said before does not tell it. As often as behind each of those
+    places, its own beginning is kept, and trained up to the first of them. Texts that differ in one place alone stay as they are.
     """
     mine, its = row.messages[-1], other.messages[-1]
-    if found := crossings(mine.content, its.content):
-        at, its_at = rng.choice(found)
-        mine.content, mine.given = its.content[:its_at] + mine.content[at:], its_at
+    places = [(0, 0), *crossings(mine.content, its.content)]
+    if len(places) > 1:
+        at, its_at = rng.choice(places)
+        stop = len(mine.content) if at else places[1][0]
+        mine.content, mine.trained = its.content[:its_at] + mine.content[at:], (its_at, its_at + stop - at)
 
 
 def caption_samples(cases: Sequence[Case], mixed: Sequence[Case], prompts: Prompts, history: HistoryOf,

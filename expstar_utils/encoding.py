@@ -119,16 +119,16 @@ def encode_turns(processor: ProcessorMixin, messages: Sequence[Message], turn_en
     labels: list[int] = []
     end = text_ids(processor, turn_end)
     for message in messages:
-        said = message.role == "assistant"
-        given: list[int] = []
-        if said:
-            first, rest = message.content[:message.given], message.content[message.given:]
-            given, turn = (text_ids(processor, plain(processor, text)) for text in (first, rest))
-            turn += end
-        else:
+        if message.role != "assistant":
             turn = between_turns(processor, message, turn_end)
-        ids += given + turn
-        labels += [IGNORED] * len(given) + (turn if said and message.weight else [IGNORED] * len(turn))
+            ids += turn
+            labels += [IGNORED] * len(turn)
+            continue
+        text, (start, stop) = message.content, message.trained or (0, len(message.content))
+        parts = [text_ids(processor, plain(processor, part)) for part in (text[:start], text[start:stop], text[stop:])]
+        for part, trained in zip([*parts, end], (False, True, False, stop == len(text)), strict=True):
+            ids += part
+            labels += part if trained and message.weight else [IGNORED] * len(part)
     return ids, labels
 
 

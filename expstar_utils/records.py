@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_serializer, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, model_serializer, model_validator
 
 DISCIPLINES = {
     "Science": ("chemistry", "electromagnetics", "thermodynamics", "dynamics", "biology", "ecology", "optics"),
@@ -177,13 +177,13 @@ class VirtualClip(Record):
 class Message(Record):
     """One turn of a chat; an answer of weight 0 is read and not trained (the field's usual key for it).
 
-    given: characters at the start of an answer that are read and not trained either.
+    trained: characters of an answer, from and to, that are trained; the others are read. None: all of them.
     """
 
     role: Literal["system", "user", "assistant"]
     content: str
     weight: Literal[0, 1] = 1
-    given: int = Field(0, ge=0)
+    trained: tuple[int, int] | None = None
 
 
 class Sample(Record):
