@@ -46,8 +46,8 @@ def cross(row: Sample, other: Sample, rng: random.Random) -> None:
     mine, its = row.messages[-1], other.messages[-1]
     places = [(0, 0), *crossings(mine.content, its.content)]
     if len(places) > 1:
-        at, its_at = rng.choice(places)
-        stop = len(mine.content) if at else places[1][0]
+        chosen = rng.randrange(len(places))
+        (at, its_at), stop = places[chosen], len(mine.content) if chosen else places[1][0]
         mine.content, mine.trained = its.content[:its_at] + mine.content[at:], (its_at, its_at + stop - at)
 
 
