@@ -94,6 +94,8 @@ class Preferences(BaseModel):
 class Profile(BaseModel):
     """Settings of one scale; frozen, unknown keys are errors. Sizes in pixels, lengths in tokens.
 
+    caption_*, choice_*: of notebook 04a's stages. caption_times: whether captions keep what the processor says of frames' times;
+    frame_times is that of the stage at hand and is left alone (prompts of inference have the times).
     compiled: whether torch compiles layers for training, see `efficiency`. attention: implementation by transformers' name.
     feature_cache_gib: how much of what the frozen vision tower sees is kept on disk, for all runs together; 0 keeps none.
     processes: that train side by side, one a device, each with batch_size rows; machines: that they run on, as many on each;

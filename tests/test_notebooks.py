@@ -27,7 +27,6 @@ from expstar_utils.records import Prediction, RetrievalResult, Sample
 
 ROOT = Path(__file__).parents[1]
 SUBJECTS = ["biology", "chemistry"]
-POSITIVE = 0.7  # what candidates are worth at this size lies on both sides of it
 CHAIN = {
     "01_video_commentary_pairs": {},
     "02_dataset_construction": {},
@@ -54,9 +53,10 @@ def chain(tmp_path_factory) -> Path:
     """Run folder of the whole chain at smoke size."""
     folder = tmp_path_factory.mktemp("chain")
     build(folder / "mini", workers=2, subjects=SUBJECTS, small=True)
-    profile = folder / "choosing.yaml"  # tiny, and the stages that it leaves out
-    choosing = load_profile("tiny", choice_rounds=1, unclear_share=1.0, caption_tower=True,
-                            dpo={"positive": POSITIVE, "margin": 0.0, "temperature": 1.5})
+    profile = folder / "choosing.yaml"  # tiny, and the stages and captions that it leaves out; plan `smoke` has its own
+    choosing = load_profile("tiny", choice_rounds=1, unclear_share=1.0, caption_tower=True, caption_epochs=2, caption_lr=1e-3,
+                            caption_prompted=0.5, caption_crossed=0.0, caption_times=True,
+                            dpo={"positive": 0.25, "margin": 0.0, "temperature": 1.5})
     profile.write_text(yaml.safe_dump(choosing.model_dump(mode="json")), encoding="utf8")
     paths = {"profile": str(profile), "run_dir": str(folder / "run"), "data_root": str(folder / "mini"),
              "raw_root": str(folder / "mini"), "pairs_dir": str(folder / "mini" / "pairs"),
@@ -166,7 +166,7 @@ def test_preferences_are_sampled_rewarded_and_trained_on(chain):
     assert record["pairs"] == len(pairs) > 0
     assert record["first_loss"] == pytest.approx(math.log(2), abs=1e-3)
     value = {(s.id, c.response): s.value for s, c in zip(scored, made)}
-    assert all(value[p.id, p.rejected_response] < POSITIVE for p in pairs)
+    assert all(value[p.id, p.rejected_response] < 0.25 for p in pairs)
     sft, dpo = (load_file(chain / name / "adapter/adapter_model.safetensors") for name in ("4_sft", "4_dpo"))
     assert sft.keys() == dpo.keys()
     assert read_json(folder / "adapter/adapter_config.json")["r"] == 20

@@ -85,6 +85,8 @@ def test_films_taken_again_say_the_same_in_fewer_frames_and_other_rooms(families
     assert told[0] == told[1]
     looks = [sample_frames(tmp_path / t.video, 4.0, 8.0, fps=1.0, max_frames=3) for t in (first, second)]
     assert [len(look.pixels) for look in looks] == [3, 3]
+    corners = [look.pixels[0, :8, :8].astype(float).mean((0, 1)) for look in looks]
+    assert np.abs(corners[0] - corners[1]).max() > 5
     assert np.abs(looks[0].times_s - looks[1].times_s).max() <= 0.25
     assert [probe(tmp_path / t.video).fps for t in (first, second)] == [8, 2]
 
