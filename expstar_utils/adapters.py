@@ -1,7 +1,8 @@
-"""LoRA adapters: which modules they change, how they are written, and two of them, one trained on the other, as one."""
+"""LoRA adapters: which modules they change, how they are written, and several of them as one."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -100,3 +101,35 @@ def save_stacked(below: Path, model: PeftModel, folder: Path, base: str,
         first.save_pretrained(str(folder))
     write_json(folder / "base.json", {"base": base})
     return folder
+
+
+def average(shares: Mapping[Path, float], folder: Path) -> Path:
+    """Write the mean of adapters that were trained one from the other (WiSE-FT, Wortsman et al. 2022), in bfloat16.
+
+    LoRA's two matrices are averaged each for itself, not their product.
+
+    Args:
+        shares: folder of an adapter -> its weight, of at least two adapters; the weights' sum is 1. `folder` may be one of them.
+
+    Raises:
+        ExpStarError: they adapt other modules, or at another rank.
+    """
+    *others, last = shares
+    read = {one: load_file(Path(one) / WEIGHTS) for one in shares}
+    wanted = {key: tensor.shape for key, tensor in read[last].items()}
+    for one in others:
+        found = {key: tensor.shape for key, tensor in read[one].items()}
+        for odd in sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)):
+            raise ExpStarError(f"{one}: found {odd} of shape {_shape(found.get(odd))}, expected {_shape(wanted.get(odd))} as in "
+                               f"{last}; average adapters of one profile")
+    mean = {key: sum(share * read[one][key].float() for one, share in shares.items()).to(torch.bfloat16) for key in wanted}
+    with explained(folder):
+        if folder != last:
+            shutil.copytree(last, folder, dirs_exist_ok=True)
+        save_file(mean, folder / f".{WEIGHTS}.part", metadata={"format": "pt"})
+        (folder / f".{WEIGHTS}.part").replace(folder / WEIGHTS)
+    return folder
+
+
+def _shape(found: torch.Size | None) -> str:
+    return "none" if found is None else str(list(found))

@@ -190,11 +190,11 @@ def test_04a_goes_on_from_an_adapter_and_skips_what_it_is_told_to(chain, tmp_pat
     for earlier in ("2_datasets", "3_index", "3_retrieval"):
         shutil.copytree(chain / earlier, run / earlier)
     profile = tmp_path / "further.yaml"
-    def weights(folder: Path, **stages) -> dict[str, torch.Tensor]:
+    def weights(folder: Path, keep_start: float = 0.0, **stages) -> dict[str, torch.Tensor]:
         further = load_profile("tiny", caption_epochs=0, **stages)
         profile.write_text(yaml.safe_dump(further.model_dump(mode="json")), encoding="utf8")
         execute("04a_train_sft", tmp_path, profile=str(profile), run_dir=str(run), data_root=str(chain.parent / "mini"),
-                start=str(start), skip_rows=True, smoke=True)
+                start=str(start), skip_rows=True, smoke=True, keep_start=keep_start)
         return load_file(folder / "adapter" / "adapter_model.safetensors")
     before = load_file(start / "adapter_model.safetensors")
     kept = weights(run / "4_sft", choice_rounds=0)
@@ -203,6 +203,10 @@ def test_04a_goes_on_from_an_adapter_and_skips_what_it_is_told_to(chain, tmp_pat
     assert further.keys() == before.keys()
     assert any(not torch.equal(further[name], tensor) for name, tensor in before.items())
     assert {path.name for path in (run / "4_sft").iterdir() if path.is_dir()} == {"adapter", "checkpoints"}
+    between = weights(run / "4_sft", choice_rounds=1, keep_start=0.25)
+    for name, tensor in before.items():
+        mean = 0.25 * tensor.float() + 0.75 * further[name].float()
+        torch.testing.assert_close(between[name].float(), mean, rtol=2**-8, atol=0)
 
 
 def test_training_rows_hold_their_passages(chain):
