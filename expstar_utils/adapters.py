@@ -109,7 +109,8 @@ def average(shares: Mapping[Path, float], folder: Path) -> Path:
     LoRA's two matrices are averaged each for itself, not their product.
 
     Args:
-        shares: folder of an adapter -> its weight, of at least two adapters; the weights' sum is 1. `folder` may be one of them.
+        shares: folder of an adapter -> its weight, two or more, of sum 1. The last gives the other files.
+        folder: where the mean goes; may be one of them.
 
     Raises:
         ExpStarError: they adapt other modules, or at another rank.
@@ -119,7 +120,8 @@ def average(shares: Mapping[Path, float], folder: Path) -> Path:
     wanted = {key: tensor.shape for key, tensor in read[last].items()}
     for one in others:
         found = {key: tensor.shape for key, tensor in read[one].items()}
-        for odd in sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)):
+        if found != wanted:
+            odd = min(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
             raise ExpStarError(f"{one}: found {odd} of shape {_shape(found.get(odd))}, expected {_shape(wanted.get(odd))} as in "
                                f"{last}; average adapters of one profile")
     mean = {key: sum(share * read[one][key].float() for one, share in shares.items()).to(torch.bfloat16) for key in wanted}

@@ -209,6 +209,19 @@ def test_04a_goes_on_from_an_adapter_and_skips_what_it_is_told_to(chain, tmp_pat
         torch.testing.assert_close(between[name].float(), mean, rtol=2**-8, atol=0)
 
 
+def test_04a_keeps_a_share_of_the_captions_adapter_and_asks_for_shares_of_what_a_run_has(chain, tmp_path):
+    run = Path(shutil.copytree(chain, tmp_path / "run"))
+    given = {"profile": str(chain.parent / "choosing.yaml"), "run_dir": str(run), "data_root": str(chain.parent / "mini"),
+             "smoke": True}
+    execute("04a_train_sft", tmp_path, **given, keep_captions=0.5)
+    first, last, mean = (load_file(folder / "adapter" / "adapter_model.safetensors")
+                         for folder in (chain / "4_sft/captions", chain / "4_sft", run / "4_sft"))
+    for name, tensor in mean.items():
+        torch.testing.assert_close(tensor.float(), (first[name].float() + last[name].float()) / 2, rtol=2**-8, atol=1e-30)
+    with pytest.raises(papermill.PapermillExecutionError, match="found keep_start 0.5 and keep_captions 0.0 with start ''"):
+        execute("04a_train_sft", tmp_path, **given, keep_start=0.5)
+
+
 def test_training_rows_hold_their_passages(chain):
     rows = list(read_jsonl(chain / "2_datasets/expstar/train.jsonl", Sample))
     asking = [r for r in rows if len(r.messages) == 5]
