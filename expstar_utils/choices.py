@@ -2,92 +2,27 @@
 
 Sister passages differ in a word or two, and a data set has few of them: a model learns by heart which passage belongs to which
 experiment, and is lost when a new one comes. So the telling words of a row (colours, counts, names, formulas) are exchanged for
-others, in the narration, the passages and the notes alike. What is left to learn is to compare, and to copy what is written.
+others, in the narration, the passages and the notes alike, and so are the phrases that a note takes over (`phrases`). What is
+left to learn is to compare, and to copy what is written.
 """
 
 from __future__ import annotations
 
 import random
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from expstar_utils.datasets import Case, HistoryOf, by_experiment, expstar_sample, previous_texts
 from expstar_utils.packing import shared_groups
+from expstar_utils.phrases import Phrase, Phrases, exchanged
 from expstar_utils.prompts import Prompts
 from expstar_utils.records import Passage, RetrievalResult, Sample
-from expstar_utils.siblings import COMMON, WORD, Place, place_of, sights
+from expstar_utils.rewording import Rewording, reworded
+from expstar_utils.siblings import Place, place_of, sights
 
 SISTER_GRADE = 2
 FIRST_ANSWER = 2  # place of the message that narrates
 SHOWN_AGAIN = 3  # of a step's earlier rows, the relevant ones first
-EVERYDAY = 0.25  # share of all passages from which on a word is grammar rather than science
-
-
-class Rewording:
-    """The words that tell the experiments of one title apart at a step, and others to put in their place.
-
-    Args:
-        cases: steps to tell apart, by their narration and principle. passages: texts that show which words are everyday ones.
-    """
-
-    def __init__(self, cases: Sequence[Case], passages: Sequence[str]):
-        counts = Counter(word for text in passages for word in set(_words(text)))
-        everyday = {word for word, count in counts.items() if count > EVERYDAY * len(passages)}
-        said = defaultdict(list)
-        for case in cases:
-            said[place_of(case)].append(set(_words("\n".join([*case.narration, *case.principle]))) - everyday)
-        self.telling: dict[Place, set[str]] = {}
-        for place, steps in said.items():
-            counts = Counter(word for words in steps for word in words)
-            self.telling[place] = {word for word, count in counts.items() if count < COMMON * len(steps)}
-        self.pools: dict[str, list[str]] = defaultdict(list)
-        for word in sorted(set().union(*self.telling.values())):
-            self.pools[_kind(word)].append(word)
-
-    def draw(self, place: Place, texts: Sequence[str], share: float, rng: random.Random) -> dict[str, str]:
-        """Telling word -> its substitute, for about `share` of the telling words in `texts`; no two get the same."""
-        found = dict.fromkeys(word for text in texts for word in _words(text))
-        taken, chosen = set(found), {}
-        for word in found:
-            if word in self.telling[place] and rng.random() < share:
-                kind = _kind(word)
-                new = _number_like(word, rng) if kind == "number" else rng.choice(self.pools[kind])
-                if new not in taken:
-                    chosen[word] = new
-                    taken.add(new)
-        return chosen
-
-
-def reworded(text: str, substitutes: Mapping[str, str]) -> str:
-    """A text with its words exchanged; a capital at the start of a word stays one."""
-    def _exchange(match: re.Match) -> str:
-        word = match[0]
-        new = substitutes.get(_key(word), word)
-        return new[:1].upper() + new[1:] if word[:1].isupper() and _kind(_key(word)) == "word" else new
-    return WORD.sub(_exchange, text)
-
-
-def _key(word: str) -> str:
-    """Words without regard to a capital at their start; formulas, numbers and single letters as they are written."""
-    return word.lower() if word[1:].replace("-", "").isalpha() and word[1:].islower() else word
-
-
-def _words(text: str) -> list[str]:
-    """Words as they are compared; a letter alone is an article, a unit or a symbol, and stays what it is."""
-    return [_key(word) for word in WORD.findall(text) if len(word) > 1 or word.isdigit()]
-
-
-def _kind(word: str) -> str:
-    if re.fullmatch(r"[\d.,]+", word):
-        return "number"
-    return "word" if word.islower() and word.replace("-", "").isalpha() else "formula"
-
-
-def _number_like(word: str, rng: random.Random) -> str:
-    """A number with as many digits, and a nought in front where there was one."""
-    digits = [c if not c.isdigit() or (i == 0 and c == "0") else str(rng.randint(i == 0, 9)) for i, c in enumerate(word)]
-    return "".join(digits)
 
 
 def right_passages(cases: Sequence[Case], found: Mapping[str, RetrievalResult],
@@ -105,8 +40,8 @@ def right_passages(cases: Sequence[Case], found: Mapping[str, RetrievalResult],
 
 
 def choice_samples(cases: Sequence[Case], prompts: Prompts, found: Mapping[str, RetrievalResult], history: HistoryOf, *,
-                   rounds: int, sisters: int, natural: float = 0.4, share: float = 0.7, narrated: bool = True,
-                   seed: int = 0) -> list[list[Sample]]:
+                   rounds: int, sisters: int, natural: float = 0.3, share: float = 0.7, phrased: float = 0.7,
+                   narrated: bool = True, seed: int = 0) -> list[list[Sample]]:
     """Rows of the steps whose siblings need other passages and that found some of those, drawn anew every round.
 
     A step that keeps its words is trained as a whole. Where they are exchanged, its clip no longer shows what is said, and its
@@ -117,7 +52,8 @@ def choice_samples(cases: Sequence[Case], prompts: Prompts, found: Mapping[str, 
         found: graded documents by case id: the right ones from grade 3, sisters of grade 2.
         sisters: how many passages that siblings need stand beside the right one. A passage that another step of the experiment
             needs is none: it would be taught as irrelevant wherever a step is named.
-        natural: share of steps that keep their words. share: of the telling words that are exchanged in the others.
+        natural: share of steps that keep their words. share: of the telling words that are exchanged in the others, and of the
+            phrases in those of them that are `phrased`, in note and passage alike.
         narrated: whether those that keep their words are trained to narrate; a few clips, shown often, are learned by heart.
 
     Returns:
@@ -134,15 +70,18 @@ def choice_samples(cases: Sequence[Case], prompts: Prompts, found: Mapping[str, 
     seen = sights(experiments)
     passages = {d.id: d.text for result in found.values() for d in result.documents}
     rewording = Rewording([case for case, _ in steps], list(passages.values()))
+    phrases = Phrases([case for case, _ in steps], right, rewording)
     drawn: list[list[Sample]] = []
     for number in range(rounds):
         rows = []
         for case, previous in steps:
             rng = random.Random(f"{seed} {number} {case.id}")
             shown = [right[case.id], *rng.sample(near[case.id], min(sisters, len(near[case.id])))]
-            exchanged = rng.random() >= natural
-            before = previous if rng.random() < 0.5 or (seen[case.id][1] and not exchanged) else []
-            if exchanged:
+            keeps = rng.random() < natural
+            before = previous if rng.random() < 0.5 or (seen[case.id][1] and keeps) else []
+            if not keeps:
+                if rng.random() < phrased:
+                    case, shown[0] = _phrased(case, shown[0], phrases.draw(case, share, rng))
                 texts = [*before, *case.narration, *(p.text for p in shown), *case.principle, *case.safety]
                 new = rewording.draw(place_of(case), texts, share, rng)
                 before, shown = [reworded(text, new) for text in before], [_reworded_passage(p, new) for p in shown]
@@ -150,11 +89,18 @@ def choice_samples(cases: Sequence[Case], prompts: Prompts, found: Mapping[str, 
                 case = case.model_copy(update=notes)
             for place, passage in enumerate(shown):
                 row = expstar_sample(case, before, prompts, [passage], relevant=place == 0, notes=place == 0)
-                if exchanged or not narrated:
+                if not (keeps and narrated):
                     row.messages[FIRST_ANSWER].weight = 0
                 rows.append(row)
         drawn.append(rows)
     return drawn
+
+
+def _phrased(case: Case, passage: Passage, substitutes: Sequence[tuple[Phrase, str]]) -> tuple[Case, Passage]:
+    text, principle = passage.text, case.principle
+    for phrase, new in substitutes:
+        text, principle = exchanged(text, phrase.read, new), [exchanged(line, phrase.noted, new) for line in principle]
+    return case.model_copy(update={"principle": principle}), Passage(id=passage.id, text=text)
 
 
 def with_earlier(drawn: Sequence[Sequence[Sample]], earlier: Sequence[Sample], share: float, seed: int = 0,

@@ -1,17 +1,19 @@
 """Choice rows: words are exchanged everywhere alike, the right passage stands beside sisters, narrations are not trained."""
 
 import random
+import re
 
 import pytest
 
 from expstar_utils import models
 from expstar_utils.batches import VideoCollator
-from expstar_utils.choices import Rewording, choice_samples, reworded, with_earlier
+from expstar_utils.choices import choice_samples, with_earlier
 from expstar_utils.datasets import Case, expstar_sample
 from expstar_utils.encoding import IGNORED
 from expstar_utils.packing import shared_groups
 from expstar_utils.prompts import IRRELEVANT, RELEVANT, load_prompts, parse
 from expstar_utils.records import Passage, RetrievalResult
+from expstar_utils.rewording import Rewording, reworded
 
 FLAMES = {"sodium": ("yellow", "589"), "copper": ("green", "2.5"), "lithium": ("crimson", "671"),
           "barium": ("apple-green", "0.55")}
@@ -185,3 +187,16 @@ def test_every_round_brings_whole_steps_of_earlier_training(drawn):
     assert [r for r in mixed if r not in rows] == [*rounds[0], *rounds[1]]
     assert with_earlier(rounds[:2], rows, 0.5, seed=2) != mixed
     assert with_earlier(rounds[:1], rows, 0, seed=1) == rounds[0]
+
+
+def test_a_phrased_row_takes_phrases_of_other_titles_over_in_note_and_passage(drawn):
+    cases, _ = drawn
+    found = {c.id: found_for(c, salt) for c, salt in zip(cases, FLAMES, strict=True)}
+    rows = [row for of_round in choice_samples(cases, load_prompts(), found, "narration", rounds=30, sisters=2, natural=0.0,
+                                               share=1.0, phrased=1.0, seed=5)
+            for row in of_round if len(row.messages) > 3 and RELEVANT in row.messages[-1].content]
+    taken_over = [re.search(r"The salt is (.*): its line lies at (.*) nm", row.messages[-1].content).groups() for row in rows]
+    assert len(rows) == 30 * len(FLAMES)
+    assert all(part.lower() in row.messages[-2].content.lower() for row, parts in zip(rows, taken_over) for part in parts)
+    own = {(salt, length) for salt, (_, length) in FLAMES.items()}
+    assert sum(parts in own for parts in taken_over) < len(rows) / 4

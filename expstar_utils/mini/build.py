@@ -1,6 +1,7 @@
 """`make mini`: render every family into videos, their raw annotations, published-format pairs and a file of what is true.
 
     python -m expstar_utils.mini.build [--out runs/mini] [--seed 42] [--workers 2] [--subject NAME ...] [--small] [--retakes N]
+                                       [--round N]
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from expstar_utils.records import SUBJECTS, Pair, format_time
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "data" / "mini"
 TRAIN_TAKES, HELD_OUT_VARIANTS = 2, 2
+RETAKEN = 10_000_000  # between the seeds of two rounds of retakes
 RETAKES_FPS = 2  # a model that looks once a second misses nothing, and they are drawn four times as fast
 
 
@@ -73,15 +75,20 @@ def plan(families: list[Family], seed: int = 42, small: bool = False) -> list[Ta
     return takes
 
 
-def plan_mixed(families: list[Family], seed: int = 42, count: int = MIXES, retakes: int = 0) -> list[Take]:
-    """Takes of mixed experiments, at most `count` a family (see `mixed`), and so many `retakes` of them and of seen variants."""
+def plan_mixed(families: list[Family], seed: int = 42, count: int = MIXES, retakes: int = 0, number: int = 1) -> list[Take]:
+    """Takes of mixed experiments, at most `count` a family (see `mixed`), and so many `retakes` of them and of seen variants.
+
+    Args:
+        number: of the round of retakes, from 1 on; each has films of its own, for a model that has learned from those before.
+    """
     takes = []
     for family in families:
         drawn, seen = mixes(family, count, seed), [v for v in family.variants if v.split == "seen"]
-        again = seldom_filmed(mixes(family, MIXES, seed, wide=True) + seen, retakes)
+        again = seldom_filmed(mixes(family, MIXES, seed + number - 1, wide=True) + seen, retakes)
         wanted = [(variant, "mixed") for variant in drawn + again]
-        made = _takes(silent(family), wanted, seed * 100_000 + SUBJECTS.index(family.subject) * 1000 + 500)
-        takes += made[:len(drawn)] + [replace(take, fps=RETAKES_FPS) for take in made[len(drawn):]]
+        place = SUBJECTS.index(family.subject)
+        made, anew = _takes(silent(family), wanted, seed * 100_000 + place * 1000 + 500), number * RETAKEN + place * 3000
+        takes += made[:len(drawn)] + [replace(take, fps=RETAKES_FPS, seed=take.seed + anew) for take in made[len(drawn):]]
     return takes
 
 
@@ -179,12 +186,12 @@ def film(job: tuple[Take, Path]) -> str:
 
 
 def build(out: Path, seed: int = 42, workers: int = 2, subjects: list[str] | None = None, small: bool = False,
-          retakes: int = 0) -> str:
-    """Render the data set into `out`; returns one sha256 over all its videos and truths (see `plan_mixed` for `retakes`)."""
+          retakes: int = 0, number: int = 1) -> str:
+    """Render the data set into `out`; returns a sha256 of its videos and truths. For `retakes` and `number` see `plan_mixed`."""
     families = [load_family(SPECS / f"{s}.yaml") for s in sorted(subjects)] if subjects else load_families(SPECS)
     takes = plan(families, seed, small)
     jobs = [(take, Path(out)) for take in takes]
-    jobs += [(take, Path(out) / MIXED) for take in plan_mixed(families, seed, 1 if small else MIXES, retakes)]
+    jobs += [(take, Path(out) / MIXED) for take in plan_mixed(families, seed, 1 if small else MIXES, retakes, number)]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         digests = list(tqdm(pool.imap(film, jobs, chunksize=4), total=len(jobs), desc="mini", unit="experiment"))
         pool.map(write_film, [(Path(out), families, seed, number) for number in range(3 if small else FILMS)])
@@ -205,8 +212,10 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="one experiment of each split and subject")
     parser.add_argument("--retakes", type=int, default=0,
                         help=f"films more of each subject, without notes, {RETAKES_FPS} frames a second")
+    parser.add_argument("--round", type=int, default=1, help="of those films: each round has its own")
     given = parser.parse_args()
-    print(build(given.out, given.seed, given.workers, given.subject, given.small, given.retakes))
+    print(build(given.out, given.seed, given.workers, given.subject, given.small, given.retakes,
+                given.round))
 
 
 if __name__ == "__main__":

@@ -105,6 +105,16 @@ def test_films_taken_again_show_every_pair_of_values_about_as_often(families):
             assert max(new) / min(new) <= max(max(old) / min(old), 1.2), (family.id, kind)
 
 
+def test_every_round_of_films_taken_again_is_another(families):
+    first, second = (mini.plan_mixed(families, retakes=250, number=n) for n in (1, 2))
+    once = mini.plan_mixed(families)
+    seeds = [{t.seed for t in takes if t.fps == mini.RETAKES_FPS} for takes in (first, second, mini.plan(families), once)]
+    assert [len(found) for found in seeds] == [250 * len(families), 250 * len(families), 0, 0]
+    assert not seeds[0] & seeds[1]
+    assert not (seeds[0] | seeds[1]) & {t.seed for t in [*mini.plan(families), *once]}
+    assert [t for t in first if t.fps != mini.RETAKES_FPS] == [t for t in second if t.fps != mini.RETAKES_FPS] == once
+
+
 def test_values_of_mixed_experiments_alone_come_in_retakes_and_nowhere_else(families):
     def shown(takes):
         return {(t.family.id, name, value) for t in takes for name, value in t.variant.see.items()}
