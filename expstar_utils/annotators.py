@@ -11,12 +11,9 @@ from pydantic import BaseModel, Field
 
 from expstar_utils.annotate import shot_changes, split_steps, topic_changes
 from expstar_utils.chat import Chat, Usage, read_sentences
-from expstar_utils.encoders import encode_texts
 from expstar_utils.knowledge import is_hazard_card
 from expstar_utils.media import probe
 from expstar_utils.records import AsrFile, ExpStarError, Passage, RawStep, StepsFile, Subtitle, format_time
-from expstar_utils.retrieval import text_search
-from expstar_utils.searches import Query
 
 SENTENCES = Path(__file__).parents[1] / "data" / "annotator.yaml"
 NOTES = ("safety_zh", "safety_en", "principle_zh", "principle_en", "equation")
@@ -31,6 +28,7 @@ class Annotator(Protocol):
 
 def topics(lines: Sequence[Subtitle]) -> Sequence[float]:
     """How much the topic changes from line to line; unknown where a line has no English, which is what MiniLM reads."""
+    from expstar_utils.encoders import encode_texts  # torch takes seconds to load, and most runs annotate nothing
     told = [line.text_en for line in lines]
     return topic_changes(encode_texts(told)) if all(told) else ()
 
@@ -44,6 +42,7 @@ class OfflineAnnotator:
     """
 
     def __init__(self, passages: Sequence[Passage] | None = None, least: float = 0.55):
+        from expstar_utils.retrieval import text_search
         self.passages, self.search = text_search(passages)
         self.least = least
 
@@ -57,14 +56,15 @@ class OfflineAnnotator:
             step.step_zh = "".join(line.text for line in spoken if line.text != line.text_en).strip()
             noted |= {line.id: {"step": step.step} for line in spoken}
             if step.step_en:
-                noted[spoken[-1].id] |= self._notes(Query(title, step.step_en))
+                noted[spoken[-1].id] |= self._notes(title, step.step_en)
         lines = [Subtitle.model_validate(noted.get(line.id, {}) | line.to_dict()) for line in said.subtitles]
         chinese = any(step.step_zh for step in steps)
         titles = {"title_zh": title if chinese else "", "title_en": "" if chinese else title}
         return StepsFile(summary="", **titles, steps=steps), AsrFile(subtitles=lines)
 
-    def _notes(self, query: Query) -> dict[str, str | list[str]]:
-        scores, places = self.search.scored([query], 40)
+    def _notes(self, title: str, step: str) -> dict[str, str | list[str]]:
+        from expstar_utils.searches import Query
+        scores, places = self.search.scored([Query(title, step)], 40)
         near = [self.passages[i] for i, score in zip(places[0], scores[0], strict=True) if score >= self.least]
         cards = [p for p in near if is_hazard_card(p)]
         notes = {"safety_en": cards[:1], "principle_en": [p for p in near if p not in cards][:1]}

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from expstar_utils.bertscore import BertScore
 from expstar_utils.evaluation_rows import TextPair
 from expstar_utils.files import write_json, write_jsonl
 from expstar_utils.prompts import SECTIONS, parse
@@ -18,8 +17,14 @@ from expstar_utils.records import ExpStarError, Problem
 from expstar_utils.result_tables import write_csv, write_latex
 from expstar_utils.text_metrics import Bleu, Cider, Meteor, RougeL, Scored
 
+
+def _bertscore(predictions: Sequence[str], references: Sequence[str], model: str | None = None) -> Scored:
+    from expstar_utils.bertscore import BertScore  # torch takes seconds to load
+    return BertScore(predictions, references, model)
+
+
 METRICS: dict[str, Callable[[Sequence[str], Sequence[str]], Scored]] = {
-    "bleu": Bleu, "meteor": Meteor, "rouge": RougeL, "cider": Cider, "bertscore": BertScore}
+    "bleu": Bleu, "meteor": Meteor, "rouge": RougeL, "cider": Cider, "bertscore": _bertscore}
 GROUPS = ("data_type", "discipline", "subject")
 ALL, SECTION = "all", "section"
 LABELS = ("group", "name", "rows")
@@ -62,7 +67,7 @@ def evaluate(pairs: Sequence[TextPair], metrics: Iterable[str] = tuple(METRICS),
 
     Args:
         metrics: names out of `METRICS`. groups: fields of `TextPair`; rows without a value are in no group. sections: out of
-            narration, principle, safety. problems: what reading found, to be reported too. bert_model: see `BertScore`.
+            narration, principle, safety. problems: what reading found, to be reported too. bert_model: see `bertscore.BertScore`.
 
     Raises:
         ExpStarError: no rows, a metric that is not known, or data or weights of one that cannot be had.
@@ -119,7 +124,7 @@ def _chosen(metrics: Iterable[str], bert_model: str | None) -> list[Callable[[Se
     unknown = [name for name in names if name not in METRICS]
     if unknown or not names:
         raise ExpStarError(f"metrics are {unknown or 'none'}, expected some of {sorted(METRICS)}; correct the parameters")
-    made = METRICS | {"bertscore": partial(BertScore, model=bert_model)}
+    made = METRICS | {"bertscore": partial(_bertscore, model=bert_model)}
     return [made[name] for name in names]
 
 
