@@ -275,6 +275,14 @@ def test_imports_have_no_cycles():
         pytest.fail(f"imports go round: {' -> '.join(error.args[1])}")
 
 
+def test_what_trains_nothing_starts_without_torch():
+    """Jobs of 01 and 06, the scheduler and the inspector: torch would cost each of them five seconds."""
+    names = ["ablations", "annotators", "completion", "evaluation", "inspector", "jobs", "ledger", "metrics", "schedule", "seeds"]
+    code = f"import sys\nfrom expstar_utils import {', '.join(names)}\nprint({{'torch', 'transformers'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 # Notebooks
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda p: p.stem)
