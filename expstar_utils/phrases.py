@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from difflib import SequenceMatcher
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from expstar_utils.datasets import Case
 from expstar_utils.differences import WORD
 from expstar_utils.records import Passage
 from expstar_utils.rewording import Rewording, reworded
-from expstar_utils.siblings import COMMON, Place, place_of
+from expstar_utils.siblings import Place, common_words, place_of
 
 OPENING, CLOSING = re.compile(r"[(\[+−-]"), re.compile(r"[)\]%°+]")  # marks that belong to a phrase at its start, at its end
 NAME_WORDS = 4
@@ -41,12 +41,7 @@ class Phrases:
     """
 
     def __init__(self, cases: Sequence[Case], right: Mapping[str, Passage], rewording: Rewording):
-        lines = Counter(place_of(case) for case in cases)
-        said = Counter((place_of(case), word) for case in cases for word in set(_keys("\n".join(case.principle))))
-        common: dict[Place, set[str]] = defaultdict(set)
-        for (place, word), count in said.items():
-            if count >= COMMON * lines[place]:
-                common[place].add(word)
+        common = common_words(cases, lambda case: set(_keys("\n".join(case.principle))))
         self.of: dict[str, list[Phrase]] = {
             case.id: [phrase for line in case.principle for phrase in shared(line, right[case.id].text, common[place_of(case)])]
             for case in cases if case.id in right}

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from expstar_utils.datasets import Case
-from expstar_utils.siblings import COMMON, WORD, Place, place_of
+from expstar_utils.siblings import WORD, Place, common_words, place_of
 
 EVERYDAY = 0.25  # share of all passages from which on a word is grammar rather than science
 
@@ -23,13 +23,11 @@ class Rewording:
     def __init__(self, cases: Sequence[Case], passages: Sequence[str]):
         counts = Counter(word for text in passages for word in set(_words(text)))
         everyday = {word for word, count in counts.items() if count > EVERYDAY * len(passages)}
-        said = defaultdict(list)
+        words = {case.id: set(_words("\n".join([*case.narration, *case.principle]))) - everyday for case in cases}
+        common = common_words(cases, lambda case: words[case.id])
+        self.telling: dict[Place, set[str]] = defaultdict(set)
         for case in cases:
-            said[place_of(case)].append(set(_words("\n".join([*case.narration, *case.principle]))) - everyday)
-        self.telling: dict[Place, set[str]] = {}
-        for place, steps in said.items():
-            counts = Counter(word for words in steps for word in words)
-            self.telling[place] = {word for word, count in counts.items() if count < COMMON * len(steps)}
+            self.telling[place_of(case)] |= words[case.id] - common[place_of(case)]
         self.pools: dict[str, list[str]] = defaultdict(list)
         for word in sorted(set().union(*self.telling.values())):
             self.pools[_kind(word)].append(word)

@@ -75,19 +75,20 @@ def plan(families: list[Family], seed: int = 42, small: bool = False) -> list[Ta
     return takes
 
 
-def plan_mixed(families: list[Family], seed: int = 42, count: int = MIXES, retakes: int = 0, number: int = 1) -> list[Take]:
+def plan_mixed(families: list[Family], seed: int = 42, count: int = MIXES, retakes: int = 0, film_round: int = 1) -> list[Take]:
     """Takes of mixed experiments, at most `count` a family (see `mixed`), and so many `retakes` of them and of seen variants.
 
     Args:
-        number: of the round of retakes, from 1 on; each has films of its own, for a model that has learned from those before.
+        film_round: of the retakes, from 1 on; each has films of its own, for a model that has learned from those before.
     """
     takes = []
     for family in families:
         drawn, seen = mixes(family, count, seed), [v for v in family.variants if v.split == "seen"]
-        again = seldom_filmed(mixes(family, MIXES, seed + number - 1, wide=True) + seen, retakes)
+        again = seldom_filmed(mixes(family, MIXES, seed + film_round - 1, wide=True) + seen, retakes)
         wanted = [(variant, "mixed") for variant in drawn + again]
         place = SUBJECTS.index(family.subject)
-        made, anew = _takes(silent(family), wanted, seed * 100_000 + place * 1000 + 500), number * RETAKEN + place * 3000
+        made = _takes(silent(family), wanted, seed * 100_000 + place * 1000 + 500)
+        anew = film_round * RETAKEN + place * 3000  # no two subjects share a seed, up to 3,500 retakes
         takes += made[:len(drawn)] + [replace(take, fps=RETAKES_FPS, seed=take.seed + anew) for take in made[len(drawn):]]
     return takes
 
@@ -186,12 +187,12 @@ def film(job: tuple[Take, Path]) -> str:
 
 
 def build(out: Path, seed: int = 42, workers: int = 2, subjects: list[str] | None = None, small: bool = False,
-          retakes: int = 0, number: int = 1) -> str:
-    """Render the data set into `out`; returns a sha256 of its videos and truths. For `retakes` and `number` see `plan_mixed`."""
+          retakes: int = 0, film_round: int = 1) -> str:
+    """Render the data set into `out`; returns a sha256 of its videos and truths. For `retakes` see `plan_mixed`."""
     families = [load_family(SPECS / f"{s}.yaml") for s in sorted(subjects)] if subjects else load_families(SPECS)
     takes = plan(families, seed, small)
     jobs = [(take, Path(out)) for take in takes]
-    jobs += [(take, Path(out) / MIXED) for take in plan_mixed(families, seed, 1 if small else MIXES, retakes, number)]
+    jobs += [(take, Path(out) / MIXED) for take in plan_mixed(families, seed, 1 if small else MIXES, retakes, film_round)]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         digests = list(tqdm(pool.imap(film, jobs, chunksize=4), total=len(jobs), desc="mini", unit="experiment"))
         pool.map(write_film, [(Path(out), families, seed, number) for number in range(3 if small else FILMS)])
@@ -214,8 +215,7 @@ def main() -> None:
                         help=f"films more of each subject, without notes, {RETAKES_FPS} frames a second")
     parser.add_argument("--round", type=int, default=1, help="of those films: each round has its own")
     given = parser.parse_args()
-    print(build(given.out, given.seed, given.workers, given.subject, given.small, given.retakes,
-                given.round))
+    print(build(given.out, given.seed, given.workers, given.subject, given.small, given.retakes, given.round))
 
 
 if __name__ == "__main__":

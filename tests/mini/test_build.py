@@ -106,7 +106,7 @@ def test_films_taken_again_show_every_pair_of_values_about_as_often(families):
 
 
 def test_every_round_of_films_taken_again_is_another(families):
-    first, second = (mini.plan_mixed(families, retakes=250, number=n) for n in (1, 2))
+    first, second = (mini.plan_mixed(families, retakes=250, film_round=n) for n in (1, 2))
     once = mini.plan_mixed(families)
     seeds = [{t.seed for t in takes if t.fps == mini.RETAKES_FPS} for takes in (first, second, mini.plan(families), once)]
     assert [len(found) for found in seeds] == [250 * len(families), 250 * len(families), 0, 0]
