@@ -2,7 +2,8 @@
 
 A note says in a fixed sentence what its passage calls the thing and which law it gives. A data set has a dozen such notes a
 title, and a model knows their phrases by heart: of a new passage it copies half a name. With a phrase of any other title in its
-place, in note and passage alike, only copying is left.
+place, in note and passage alike, only copying is left. (So the thought; notes with such phrases were written better for it, those
+of unseen variants not: `LOG.md`, 2026-11-30.)
 """
 
 from __future__ import annotations
