@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openai import APIError, OpenAI
 from pydantic import BaseModel, ValidationError
 
 from expstar_utils.files import describe, read_json, read_yaml, write_json
@@ -56,6 +55,7 @@ class Chat:
 
     def __init__(self, base_url: str, model: str, cache: Path, again: str, *, api_key: str | None = None,
                  timeout_s: float = 120.0, retries: int = 5, attempts: int = 3, prices: tuple[float, float] = (0.0, 0.0)):
+        from openai import OpenAI  # half a second, which annotation without an endpoint would wait for
         key = api_key or os.environ.get("OPENAI_API_KEY") or "none"  # the client refuses to start without any
         self.client = OpenAI(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=retries)
         self.base_url, self.model, self.cache, self.attempts = base_url, model, Path(cache), attempts
@@ -82,6 +82,7 @@ class Chat:
         return answer
 
     def _asked(self, name: str, instruction: str, question: str, shape: type[A], check: Callable[[A], None]) -> A:
+        from openai import APIError
         messages = [{"role": "system", "content": instruction}, {"role": "user", "content": question}]
         schema = {"type": "json_schema", "json_schema": {"name": shape.__name__, "schema": shape.model_json_schema()}}
         fault = ""

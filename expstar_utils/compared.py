@@ -16,12 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from expstar_utils import prompts as tags
 from expstar_utils.datasets import Case
 from expstar_utils.files import describe, read_yaml
-from expstar_utils.inference import Commentator, Settings, Step, prediction_of
 from expstar_utils.prompts import Prompts
 from expstar_utils.published import TABLES
 from expstar_utils.published import published as published_table
-from expstar_utils.records import ExpStarError, Prediction
-from expstar_utils.served import ServedCommentator
+from expstar_utils.records import ExpStarError
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -100,33 +98,3 @@ def with_examples(prompts: Prompts, examples: Sequence[Case]) -> Prompts:
     words = [{"title": kept(c.title), "text": kept(c.reference())} for c in examples]
     before = tags.filled(prompts.examples, {"examples": "".join(tags.filled(prompts.example, w) for w in words)})
     return prompts.model_copy(update={"request": {key: before + text for key, text in prompts.request.items()}})
-
-
-class SingleTurn(Commentator):
-    """A model in process that writes a step's commentary in one turn."""
-
-    def comment(self, steps: Sequence[Step]) -> list[Prediction]:
-        """See `Commentator`."""
-        _, written = self._decode([self.read(step) for step in steps], turn=0)
-        decode = self.processor.tokenizer.decode
-        return [_plain(step, decode(tokens, skip_special_tokens=True), self.prompts, self.settings)
-                for step, tokens in zip(steps, written, strict=True)]
-
-
-class ServedSingleTurn(ServedCommentator):
-    """A served model that writes a step's commentary in one turn."""
-
-    async def comment(self, step: Step) -> Prediction:
-        """See `ServedCommentator`."""
-        messages = self.prompts.prefix(step.case.subject, step.case.title, step.previous, self.settings.language)
-        frames = step.frames.blanked() if self.settings.blank else step.frames
-        reply = await self.ask(messages, frames, self.settings.max_new_tokens)
-        return _plain(step, reply.text, self.prompts, self.settings)
-
-
-def _plain(step: Step, text: str, prompts: Prompts, settings: Settings) -> Prediction:
-    """Prediction of one turn: its text as it is, and nothing decided."""
-    step.narration = tags.section(tags.NARRATION, tags.parse(text).commentary.narration)
-    made = prediction_of(step, prompts, settings)
-    data = made.evaluation_data | {"rounds": [{"role": "assistant", "content": text}]}
-    return made.model_copy(update={"response": text, "full_dialogue": text, "evaluation_data": data})

@@ -10,8 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from expstar_utils.records import ExpStarError
 from expstar_utils.runlog import ROOT, content_hash, file_hash
 
@@ -31,17 +29,24 @@ def notebook_hash(path: Path) -> str:
         ExpStarError: no such notebook, or a cell that is no Python.
     """
     try:
-        cells = nbformat.read(path, as_version=4).cells
-        trees = [ast.parse(cell.source) for cell in cells if cell.cell_type == "code"]
-    except (OSError, ValueError, SyntaxError, nbformat.ValidationError) as error:
+        trees = [ast.parse(cell.source) for cell in _cells(path) if cell.cell_type == "code"]
+    except (OSError, ValueError, SyntaxError) as error:
         raise ExpStarError(f"{path}: found no notebook of Python cells ({str(error)[:120]}); check the path") from None
     return digest([[_bare(tree) for tree in trees], modules_hash(frozenset().union(*map(_imported, trees)))])
+
+
+def _cells(path: Path) -> list[Any]:
+    import nbformat  # a second and more, which every training would wait for
+    try:
+        return nbformat.read(path, as_version=4).cells
+    except nbformat.ValidationError as error:
+        raise ValueError(error.message) from None
 
 
 @cache
 def parameters_of(path: Path) -> frozenset[str]:
     """Names of a notebook's own parameters, those of the cell that is tagged so."""
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])]
+    cells = [cell for cell in _cells(path) if "parameters" in cell.metadata.get("tags", [])]
     return frozenset(target.id for cell in cells for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)
                      for target in node.targets if isinstance(target, ast.Name))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import bootstrap, hypergeom
 
 RANK_OFFSET = 60  # of reciprocal-rank fusion (Cormack, Clarke, Buettcher, SIGIR 2009)
 
@@ -17,6 +16,7 @@ def hits(rankings: Sequence[Sequence[str]], gold: Sequence[set[str]], k: int) ->
 
 def chance(choices: int, gold: int, k: int) -> float:
     """Probability that k passages drawn at random from so many hold at least one of the gold ones."""
+    from scipy.stats import hypergeom  # here and below: retrieval fuses rankings without it, and starts sooner
     return float(hypergeom.sf(0, choices, gold, min(k, choices)))
 
 
@@ -49,6 +49,7 @@ def interval(values: np.ndarray, level: float = 0.95, resamples: int = 2000, see
     mean = float(values.mean())
     if np.ptp(values) == 0:
         return mean, mean, mean
+    from scipy.stats import bootstrap
     drawn = bootstrap((values,), np.mean, n_resamples=resamples, confidence_level=level, method="percentile",
                       rng=np.random.default_rng(seed))
     return mean, float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)

@@ -8,15 +8,7 @@ from endpoint import completion
 from small_runs import noise_clips
 
 from expstar_utils import models
-from expstar_utils.compared import (
-    ServedSingleTurn,
-    SingleTurn,
-    draw_examples,
-    find_row,
-    load_rows,
-    published,
-    with_examples,
-)
+from expstar_utils.compared import draw_examples, find_row, load_rows, published, with_examples
 from expstar_utils.datasets import Case
 from expstar_utils.inference import Settings, Step
 from expstar_utils.media import sample_frames
@@ -24,6 +16,7 @@ from expstar_utils.miniatures import miniature_smolvlm
 from expstar_utils.prompts import load_prompts
 from expstar_utils.records import ExpStarError
 from expstar_utils.served import Server, infer_served
+from expstar_utils.single_turn import ServedSingleTurn, SingleTurn
 
 PROMPTS = load_prompts()
 

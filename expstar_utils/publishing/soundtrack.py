@@ -10,7 +10,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-from scipy.signal import resample_poly
 
 RATE_HZ = 48_000
 LAYOUTS = {1: "mono", 2: "stereo"}
@@ -22,6 +21,7 @@ Speech = Sequence[tuple[int, np.ndarray]]  # (start_ms, float32 [n] at RATE_HZ)
 
 def resampled(sound: np.ndarray, rate_hz: int) -> np.ndarray:
     """A sound, float32 [n] at `rate_hz`, at RATE_HZ."""
+    from scipy.signal import resample_poly  # half a second, which a demo without a voice would wait for
     common = gcd(RATE_HZ, rate_hz)
     return resample_poly(sound, RATE_HZ // common, rate_hz // common).astype(np.float32) if len(sound) else sound
 
