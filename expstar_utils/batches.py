@@ -17,10 +17,10 @@ from transformers import ProcessorMixin
 from expstar_utils.augmentation import augmented
 from expstar_utils.clips import clip_frames, clip_outline, clip_path
 from expstar_utils.content import digest
-from expstar_utils.encoding import IGNORED, Encoded, merge_extras, pad_right
+from expstar_utils.encoding import IGNORED, Encoded, encode_prefix, encode_turns, merge_extras, pad_right
 from expstar_utils.files import dump_line, read_json, write_json
 from expstar_utils.media import Frames
-from expstar_utils.packing import Layout, encode_group, shared_groups
+from expstar_utils.packing import Layout, encode_group, opening, shared_groups
 from expstar_utils.profiles import Profile
 from expstar_utils.records import ExpStarError, Problem, Sample, VirtualClip
 
@@ -55,6 +55,7 @@ class VideoCollator:
     def __post_init__(self) -> None:
         self._frames: OrderedDict[str, Frames] = OrderedDict()
         self._kept_bytes = 0
+        self._asked_tokens: dict[tuple, int] = {}
 
     def _sampling(self) -> dict[str, Any]:
         return {"fps": self.profile.fps, "max_frames": self.profile.max_frames_sft, "size_px": self.profile.frame_size}
@@ -85,8 +86,17 @@ class VideoCollator:
         return self._encoded(group, augmented(frames, group[0]) if augment else frames)
 
     def layout(self, group: Sequence[int]) -> Layout:
-        """How long samples are that share all but their branches."""
-        return self._encoded(group, self.outline(self.samples[group[0]]))[1]
+        """How long samples are that share all but their branches; prompts that differ in their pictures alone are read once."""
+        samples = [self.samples[i] for i in group]
+        frames, times = self.outline(samples[0]), self.profile.frame_times
+        first = opening(samples[0])
+        asked = samples[0].messages[:first - 1]
+        key = (*(m.model_dump_json() for m in asked), frames.pixels.shape, frames.fps, frames.end_s - frames.start_s)
+        if key not in self._asked_tokens:
+            self._asked_tokens[key] = len(encode_prefix(self.processor, asked, frames, times).ids)
+        answer, *branches = (len(encode_turns(self.processor, messages, self.turn_end)[0]) for messages in
+                             (samples[0].messages[first - 1:first], *(sample.messages[first:] for sample in samples)))
+        return Layout(self._asked_tokens[key] + answer, tuple(branches))
 
     def _encoded(self, group: Sequence[int], frames: Frames) -> tuple[Encoded, Layout]:
         return encode_group(self.processor, [self.samples[i] for i in group], frames, self.turn_end, self.profile.frame_times)

@@ -80,6 +80,15 @@ class Commentator:
         self._answer(asking, branches)
         return [prediction_of(step, self.prompts, self.settings) for step in steps]
 
+    def write(self, steps: Sequence[Step]) -> list[str]:
+        """The notes on several steps, written from the `passages` that they have, behind their references' narrations."""
+        for step in steps:
+            told = text_ids(self.processor, plain(self.processor, tags.section(tags.NARRATION, step.case.narration)))
+            [step.state] = self.decoder.extend([self.read(step)], [told + self.yes + [self.end]])
+            step.relevance = [1.0] * len(step.passages)
+        self._answer(steps, [[] for _ in steps])
+        return [step.answer for step in steps]
+
     def read(self, step: Step) -> State:
         """State of the model behind a step's prompt and frames."""
         frames = step.frames.blanked() if self.settings.blank else step.frames

@@ -27,7 +27,7 @@ DECIDING = frozenset({"tau", "verdict_threshold", "rank_weight", "doubt", "shown
 LEARNING = frozenset({"batch_size", "accumulation", "gradient_checkpointing", "compiled", "packed", "augment", "telling_weight",
                       "warmup", "unclear_share", "decision_weight", "save_steps", "processes", "machines", "accelerate",
                       "feature_cache_gib", "sft_epochs", "sft_lr", "warm_start", "warm_start_lr",
-                      *(name for name in Profile.model_fields if name.startswith(("caption_", "choice_")))})
+                      *(name for name in Profile.model_fields if name.startswith(("caption_", "choice_", "told_")))})
 DPO = frozenset({"dpo"})
 ALL = frozenset(Profile.model_fields)
 NOWHERE = frozenset({"name", "resources", "tracker"})
@@ -67,7 +67,7 @@ STAGES: dict[str, dict[str, Part]] = {
            "rows": _searched("2_datasets/expstar/*.jsonl")},
     "04a": {"": Part(("4_sft/adapter/*", "4_sft/tower.safetensors", "4_sft/metrics.json"), ("4_sft/**/*",),
                      ("02.cases", "03.tower", "03.index", "03.found", "03.rows"), DECIDING | ROWS | DPO, None,
-                     (TEXTS, KNOWLEDGE))},
+                     (TEXTS, KNOWLEDGE, "data/mini/*.yaml", "data/mini/told/*.yaml"))},
     "04b": {"": Part(("4_dpo/rewards.jsonl", "4_dpo/adapter/*", "4_dpo/metrics.json"), ("4_dpo/**/*",),
                      ("02.cases", "03.tower", "03.index", "03.found", "04a"), ROWS, None,
                      (TEXTS, KNOWLEDGE, "data/hazard_words.yaml"))},

@@ -94,7 +94,7 @@ class Preferences(BaseModel):
 class Profile(BaseModel):
     """Settings of one scale; frozen, unknown keys are errors. Sizes in pixels, lengths in tokens.
 
-    caption_*, choice_*: of notebook 04a's stages. caption_times: whether captions keep what the processor says of frames' times;
+    caption_*, choice_*, told_*: of notebook 04a's stages. caption_times: whether captions keep what the processor says of times;
     frame_times is that of the stage at hand and is left alone (prompts of inference have the times).
     compiled: whether torch compiles layers for training, see `efficiency`. attention: implementation by transformers' name.
     feature_cache_gib: how much of what the frozen vision tower sees is kept on disk, for all runs together; 0 keeps none.
@@ -144,6 +144,7 @@ class Profile(BaseModel):
     choice_replay: float = Field(0.25, ge=0, le=1)
     choice_captions: float = Field(0.0, ge=0)
     choice_lr: float = Field(5e-4, gt=0)
+    told_rounds: int = Field(0, ge=0)
     unclear_share: float = Field(0.0, ge=0, le=1)
     decision_weight: float = Field(1.0, gt=0)
     save_steps: int = Field(50, ge=1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_runs import noise_clips
 
 from expstar_utils import inference, models
-from expstar_utils.datasets import Case
+from expstar_utils.datasets import Case, expstar_sample
 from expstar_utils.decoding import RereadingDecoder
 from expstar_utils.encoding import encode_dialogue, encode_prefix, text_ids
 from expstar_utils.inference import Commentator, Settings, Step, infer, retrieval_prob
@@ -283,6 +283,19 @@ def test_the_model_reads_what_training_rows_hold(family, root, shown, threshold)
     messages = [*load_prompts().prefix("chemistry", "Flames", []), Message(role="assistant", content=narration + RETRIEVAL),
                 load_prompts().passages(used), Message(role="assistant", content=f"{verdict}\n{answer}")]
     row = encode_dialogue(processor, messages, asked.frames, commentator.turn_end)
+    assert commentator.decoder.last[0].ids + [commentator.end] == row.ids
+
+
+def test_notes_alone_are_written_behind_what_training_rows_hold(family, root):
+    model, processor = family
+    commentator = Commentator(model, processor, load_prompts(), None, Settings())
+    commentator.decoder = Script(processor, ["<Principle>\nNa emits light.", "<Principle>\nTwo."])
+    asked = step(root)
+    asked.passages = PASSAGES[:1]
+    assert commentator.write([asked, Step(case(1), [], asked.frames, passages=PASSAGES[1:2])]) == [
+        "<Principle>\nNa emits light.", "<Principle>\nTwo."]
+    row = encode_dialogue(processor, expstar_sample(case(), [], load_prompts(), PASSAGES[:1]).messages, asked.frames,
+                          commentator.turn_end)
     assert commentator.decoder.last[0].ids + [commentator.end] == row.ids
 
 

@@ -14,6 +14,8 @@ import torch
 import yaml
 from endpoint import completion, refusal
 from safetensors.torch import load_file
+from warm_kernels import NAME as KERNEL
+from warm_kernels import warm_kernels
 
 from expstar_utils.candidates import Candidate, Scored
 from expstar_utils.datasets import Case
@@ -45,11 +47,18 @@ def execute(name: str, out: Path, **given) -> nbformat.NotebookNode:
     cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     known = {line.split(" = ")[0] for line in cell.source.splitlines()}
     return papermill.execute_notebook(str(ROOT / "notebooks" / f"{name}.ipynb"), str(out / f"{name}.ipynb"),
-                                      {k: v for k, v in given.items() if k in known}, cwd=str(ROOT), progress_bar=False)
+                                      {k: v for k, v in given.items() if k in known}, cwd=str(ROOT), progress_bar=False,
+                                      kernel_name=KERNEL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels(tmp_path_factory):
+    with warm_kernels(tmp_path_factory.mktemp("kernels")):
+        yield
 
 
 @pytest.fixture(scope="session")
-def chain(tmp_path_factory) -> Path:
+def chain(tmp_path_factory, _kernels) -> Path:
     """Run folder of the whole chain at smoke size."""
     folder = tmp_path_factory.mktemp("chain")
     build(folder / "mini", workers=2, subjects=SUBJECTS, small=True)

@@ -121,6 +121,14 @@ def test_an_over_long_branch_is_left_out_and_its_siblings_stay(base, root, tmp_p
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
+@pytest.mark.parametrize(("packed", "apart", "tolerance", "same"), [
+    (0.117, 0.131, training.ROUNDED, True), (0.42, 0.131, training.ROUNDED, False), (2.1, 2.0, training.ROUNDED, True),
+    (2.5, 2.0, training.ROUNDED, False), (0.1312, 0.1311, training.SAME, True), (0.133, 0.131, training.SAME, False),
+    (2.003, 2.0, training.SAME, False), (float("nan"), 2.0, training.ROUNDED, False)])
+def test_rounding_is_no_wrong_packing_however_small_the_loss(packed, apart, tolerance, same):
+    assert training.alike(packed, apart, tolerance) == same
+
+
 def test_a_packing_that_is_wrong_is_found_and_left(base, root, tmp_path, monkeypatch, capsys):
     loss, expected = gradients(base, root, tmp_path / "rows", ragged(), monkeypatch, packed=False)
     right = scoring.packed_positions
