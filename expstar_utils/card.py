@@ -72,10 +72,18 @@ def card(records: dict[str, dict], size_bytes: int) -> str:
         f"| knowledge base | {index['metrics']['passages']} passages, sha256 {index['metrics']['content_sha256'][:16]} |",
         f"| minutes | tower and index {index['total_s'] / 60:.0f}, SFT {sft['total_s'] / 60:.0f}"
         f"{' since those' if further else ''} (2 CPU cores) |",
+        *_told(sft["metrics"]),
         f"| torch, transformers, trl, peft | {', '.join(sft['packages'][p] for p in ('torch', 'transformers', 'trl', 'peft'))} |",
         "", "Measured by notebook 06; a run's name says split, history, use of the knowledge base, and what was taken away.",
         "", "| run | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|", *rows, "",
         "It has seen drawn clips of 21 experiment families and nothing else: on real videos its words are guesses.", ""])
+
+
+def _told(metrics: dict[str, float]) -> list[str]:
+    """The line on notes from passages that were never read, where 04a measured that."""
+    shares = [f"{name} {metrics[f'told_{name}']:.3f}" for name in ("principle", "safety") if f"told_{name}" in metrics]
+    line = f"| notes on told variants kept back, narration and passage given, right to the word | {', '.join(shares)} |"
+    return [line] if shares else []
 
 
 def _number(value: float) -> str:

@@ -28,10 +28,13 @@ def test_card_says_what_made_the_weights(run, tmp_path):
     for said in ("| seed | 7 |", "abc123", "11, sha256 dddddddddddddddd", "496 passages", "SFT 60", "| 210 | 0.713 |"):
         assert said in card
     assert "| `make reproduce PLAN=whole`, then `make ship RUN=runs/whole` |" in card
-    write_json(run / "4_sft/metrics.json", SFT | {"parameters": {"seed": 7, "start": "weights"}})
+    assert "told variants" not in card
+    its = SFT["metrics"] | {"told_principle": 0.5, "told_safety": 0.75}
+    write_json(run / "4_sft/metrics.json", SFT | {"parameters": {"seed": 7, "start": "weights"}, "metrics": its})
     further = (ship(run, tmp_path / "shipped") / "README.md").read_text(encoding="utf8")
     assert "| `04a_train_sft` with `start`, from weights shipped earlier" in further
     assert "SFT 60 since those" in further
+    assert "right to the word | principle 0.500, safety 0.750 |" in further
     assert (folder / "adapter" / "adapter_model.safetensors").read_bytes().endswith(b"adapter_model.safetensors")
     assert (folder / "tower.safetensors").is_file()
 
