@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
+from transformers import PreTrainedModel, ProcessorMixin
 
 from expstar_utils.clips import clip_frames
 from expstar_utils.datasets import Case, by_experiment, previous_texts
-from expstar_utils.inference import Commentator, Step
+from expstar_utils.inference import Commentator, Settings, Step
 from expstar_utils.metrics import normalize
 from expstar_utils.profiles import Profile
-from expstar_utils.prompts import parse
+from expstar_utils.prompts import Prompts, parse
 from expstar_utils.records import Record, RetrievalResult
 
 
@@ -35,6 +36,11 @@ class Written(Record):
         """Section -> whether it says word for word what the reference says; without regard to capitals and blanks."""
         return {name: normalize("\n".join(getattr(self, name))) == normalize("\n".join(getattr(self, f"right_{name}")))
                 for name in ("principle", "safety")}
+
+
+def reader(model: PreTrainedModel, processor: ProcessorMixin, prompts: Prompts, max_new_tokens: int = 160) -> Commentator:
+    """A commentator that is handed its passages and looks for none."""
+    return Commentator(model, processor, prompts, None, Settings(max_new_tokens=max_new_tokens))
 
 
 def write_notes(commentator: Commentator, cases: Sequence[Case], found: Mapping[str, RetrievalResult], root: Path,
