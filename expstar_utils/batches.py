@@ -25,6 +25,7 @@ from expstar_utils.profiles import Profile
 from expstar_utils.records import ExpStarError, Problem, Sample, VirtualClip
 
 KEPT_BYTES = 2**31  # of frames, in every process that trains
+KEPT_PROMPTS = 1000  # whose length is known
 
 
 def clip_of(sample: Sample) -> str | VirtualClip:
@@ -55,7 +56,7 @@ class VideoCollator:
     def __post_init__(self) -> None:
         self._frames: OrderedDict[str, Frames] = OrderedDict()
         self._kept_bytes = 0
-        self._asked_tokens: dict[tuple, int] = {}
+        self._asked_tokens: OrderedDict[tuple, int] = OrderedDict()
 
     def _sampling(self) -> dict[str, Any]:
         return {"fps": self.profile.fps, "max_frames": self.profile.max_frames_sft, "size_px": self.profile.frame_size}
@@ -82,8 +83,10 @@ class VideoCollator:
 
     def encode_group(self, group: Sequence[int], augment: bool = False) -> tuple[Encoded, Layout]:
         """Tokens, labels and frames of samples that share all but their branches."""
-        frames = self.frames(self.samples[group[0]])
-        return self._encoded(group, augmented(frames, group[0]) if augment else frames)
+        samples = [self.samples[i] for i in group]
+        frames = self.frames(samples[0])
+        shown = augmented(frames, group[0]) if augment else frames
+        return encode_group(self.processor, samples, shown, self.turn_end, self.profile.frame_times)
 
     def layout(self, group: Sequence[int]) -> Layout:
         """How long samples are that share all but their branches; prompts that differ in their pictures alone are read once."""
@@ -94,12 +97,11 @@ class VideoCollator:
         key = (*(m.model_dump_json() for m in asked), frames.pixels.shape, frames.fps, frames.end_s - frames.start_s)
         if key not in self._asked_tokens:
             self._asked_tokens[key] = len(encode_prefix(self.processor, asked, frames, times).ids)
+            if len(self._asked_tokens) > KEPT_PROMPTS:
+                self._asked_tokens.popitem(last=False)
         answer, *branches = (len(encode_turns(self.processor, messages, self.turn_end)[0]) for messages in
                              (samples[0].messages[first - 1:first], *(sample.messages[first:] for sample in samples)))
         return Layout(self._asked_tokens[key] + answer, tuple(branches))
-
-    def _encoded(self, group: Sequence[int], frames: Frames) -> tuple[Encoded, Layout]:
-        return encode_group(self.processor, [self.samples[i] for i in group], frames, self.turn_end, self.profile.frame_times)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         groups = [[row["row"]] if self.groups is None else self.groups[row["row"]] for row in rows]

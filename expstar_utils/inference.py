@@ -83,7 +83,7 @@ class Commentator:
     def write(self, steps: Sequence[Step]) -> list[str]:
         """The notes on several steps, written from the `passages` that they have, behind their references' narrations."""
         for step in steps:
-            told = text_ids(self.processor, plain(self.processor, tags.section(tags.NARRATION, step.case.narration)))
+            told = self._told(step.case.narration)
             [step.state] = self.decoder.extend([self.read(step)], [told + self.yes + [self.end]])
             step.relevance = [1.0] * len(step.passages)
         self._answer(steps, [[] for _ in steps])
@@ -114,10 +114,13 @@ class Commentator:
             step.unclear = doubted or (bool(admitted) and lines == admitted)
             if doubted:
                 step.narration = tags.section(tags.NARRATION, admitted)
-                told = text_ids(self.processor, plain(self.processor, step.narration))
-                [step.state] = self.decoder.extend([prompt], [told])
+                [step.state] = self.decoder.extend([prompt], [self._told(admitted)])
             elif tokens:  # the last token is read again, so that its successor's probabilities are fresh
                 [step.state] = self.decoder.extend([state.cropped(dropped + 1)], [tokens[-1:]])
+
+    def _told(self, narration: Sequence[str]) -> list[int]:
+        """Tokens of a narration that is given."""
+        return text_ids(self.processor, plain(self.processor, tags.section(tags.NARRATION, narration)))
 
     def _without_control(self, tokens: list[int]) -> tuple[list[int], int]:
         """Tokens before the first control string or second section, and how many were dropped."""

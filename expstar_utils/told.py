@@ -8,6 +8,7 @@ is not trained. Its passage is not in the knowledge base.
 
 from __future__ import annotations
 
+import argparse
 import random
 import re
 from collections import defaultdict
@@ -64,13 +65,17 @@ def load_told(path: Path, family: Family) -> list[ToldVariant]:
     Raises:
         ExpStarError: a field is wrong, or a variant lacks or says what it must not; names it.
     """
-    try:
-        variants = ToldFile.model_validate(read_yaml(path)).variants
-    except ValidationError as error:
-        raise ExpStarError(f"{path}: {describe(error)}") from None
+    variants = _read(path)
     for fault in faults(family, variants):
         raise ExpStarError(f"{path}: {fault}")
     return variants
+
+
+def _read(path: Path) -> list[ToldVariant]:
+    try:
+        return ToldFile.model_validate(read_yaml(path)).variants
+    except ValidationError as error:
+        raise ExpStarError(f"{path}: {describe(error)}") from None
 
 
 def told_cases(cases: Sequence[Case], split: Split, seed: int = 0, specs: Path = SPECS,
@@ -87,9 +92,12 @@ def told_cases(cases: Sequence[Case], split: Split, seed: int = 0, specs: Path =
         filmed[steps[0].subject, steps[0].title].append(steps)
     made: list[Case] = []
     found: dict[str, RetrievalResult] = {}
+    subjects = {subject for subject, _ in filmed}
     for path in sorted((Path(specs) / "told").glob("*.yaml")):
+        if path.stem not in subjects:
+            continue
         family = load_family(Path(specs) / path.name)
-        carriers = filmed[family.subject, family.title.en]
+        carriers = [steps for steps in filmed[family.subject, family.title.en] if len(steps) == len(family.steps)]
         variants = [variant for variant in load_told(path, family) if variant.split == split]
         for variant in variants if carriers else []:
             behind = random.Random(f"{seed} {variant.id}").choice(carriers)
@@ -163,13 +171,17 @@ def _plain(text: str) -> str:
 
 
 def main() -> None:
-    """Print what is wrong with the told variants of some subjects: python -m expstar_utils.told [subject ...]"""
-    import sys
+    """Print what is wrong with the told variants of some subjects, or of all."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("subject", nargs="*", choices=sorted(path.stem for path in (SPECS / "told").glob("*.yaml")))
+    given = parser.parse_args()
     for path in sorted((SPECS / "told").glob("*.yaml")):
-        if not sys.argv[1:] or path.stem in sys.argv[1:]:
-            family = load_family(SPECS / path.name)
-            variants = ToldFile.model_validate(read_yaml(path)).variants
-            print(path.name, len(variants), *faults(family, variants), sep="\n  ")
+        if not given.subject or path.stem in given.subject:
+            try:
+                variants = _read(path)
+                print(path.name, len(variants), *faults(load_family(SPECS / path.name), variants), sep="\n  ")
+            except ExpStarError as error:
+                print(error)
 
 
 if __name__ == "__main__":

@@ -121,12 +121,12 @@ def test_an_over_long_branch_is_left_out_and_its_siblings_stay(base, root, tmp_p
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
-@pytest.mark.parametrize(("packed", "apart", "tolerance", "same"), [
-    (0.117, 0.131, training.ROUNDED, True), (0.42, 0.131, training.ROUNDED, False), (2.1, 2.0, training.ROUNDED, True),
-    (2.5, 2.0, training.ROUNDED, False), (0.1312, 0.1311, training.SAME, True), (0.133, 0.131, training.SAME, False),
-    (2.003, 2.0, training.SAME, False), (float("nan"), 2.0, training.ROUNDED, False)])
-def test_rounding_is_no_wrong_packing_however_small_the_loss(packed, apart, tolerance, same):
-    assert training.alike(packed, apart, tolerance) == same
+@pytest.mark.parametrize(("packed", "apart", "rounded", "same"), [
+    (0.0565, 0.066, True, True), (0.117, 0.131, True, True), (0.19, 0.131, True, False), (2.1, 2.0, True, True),
+    (2.5, 2.0, True, False), (0.1312, 0.1311, False, True), (0.133, 0.131, False, False), (2.003, 2.0, False, False),
+    (float("nan"), 2.0, True, False)])
+def test_rounding_is_no_wrong_packing_however_small_the_loss(packed, apart, rounded, same):
+    assert training.alike(packed, apart, rounded) == same
 
 
 def test_a_packing_that_is_wrong_is_found_and_left(base, root, tmp_path, monkeypatch, capsys):

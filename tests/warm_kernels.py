@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 LIBRARIES = ("torch", "torchvision.transforms", "transformers.modeling_utils", "transformers.processing_utils", "peft",
              "datasets", "trl.trainer.sft_config", "accelerate", "pandas", "matplotlib", "scipy.stats", "faiss", "bm25s", "av",
              "pydantic", "ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib_inline.backend_inline")
-NAME = "warm"
+NAME = "warm" if sys.platform == "linux" else "python3"  # elsewhere processes that have threads must not fork
 
 
 def serve(address: str) -> None:
@@ -30,8 +31,9 @@ def serve(address: str) -> None:
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the kernels
     with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(address)
+        listening.bind(f"{address}.new")
         listening.listen()
+        os.rename(f"{address}.new", address)  # it is there when it answers
         while True:
             asking, _ = listening.accept()
             words, streams, *_ = socket.recv_fds(asking, 1 << 20, 3)
@@ -73,7 +75,11 @@ def ask(address: str, connection: str) -> None:
 @contextmanager
 def warm_kernels(folder: Path) -> Iterator[str]:
     """Name of a kernel that papermill finds while this lasts."""
-    address = str(folder / "kernels.socket")
+    if NAME != "warm":
+        yield NAME
+        return
+    short = tempfile.TemporaryDirectory(prefix="kernels")  # a socket's path has a hundred letters at most
+    address = str(Path(short.name) / "socket")
     words = [sys.executable, str(Path(__file__).resolve())]
     spec = folder / "kernels" / NAME / "kernel.json"
     spec.parent.mkdir(parents=True)
@@ -91,6 +97,7 @@ def warm_kernels(folder: Path) -> Iterator[str]:
     finally:
         server.kill()
         server.wait()
+        short.cleanup()
         os.environ.pop("JUPYTER_PATH")
         if before is not None:
             os.environ["JUPYTER_PATH"] = before
