@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from benchmarks.shaped import Shape, pair_of, rows_of
 from benchmarks.timing import RESULTS
 from expstar_utils import models
-from expstar_utils.decoding import Decoder, RereadingDecoder
+from expstar_utils.decoding import Decoder
 from expstar_utils.efficiency import efficient
 from expstar_utils.encoding import between_turns, encode_prefix, text_ids
 from expstar_utils.files import write_json
@@ -35,6 +35,7 @@ from expstar_utils.models import quirks
 from expstar_utils.preferences import dpo_trainer
 from expstar_utils.profiles import Profile, load_profile
 from expstar_utils.prompts import IRRELEVANT, RELEVANT
+from expstar_utils.rereading import RereadingDecoder
 from expstar_utils.training import sft_trainer
 
 TEXT_7B = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,

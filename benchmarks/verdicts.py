@@ -10,11 +10,12 @@ from typing import Any
 
 from benchmarks.shaped import Shape, benchmark_profile, clip, loaded, rows_of, run_shapes
 from benchmarks.timing import in_turn
-from expstar_utils.decoding import Decoder, RereadingDecoder
+from expstar_utils.decoding import Decoder
 from expstar_utils.encoding import between_turns, encode_prefix, text_ids
 from expstar_utils.inference import retrieval_prob
 from expstar_utils.models import quirks
 from expstar_utils.prompts import IRRELEVANT, RELEVANT
+from expstar_utils.rereading import RereadingDecoder
 
 
 def measured(given: Any, shape: Shape, say: Any) -> dict[str, Any]:

@@ -47,9 +47,10 @@ class Settings:
     tau: retrieve when the probability is above it. knowledge: adaptive, or always / never look up. passages: how many
     are judged. verdicts: on each passage in a branch of its own, one on all of them together, or none (the first ones count as
     relevant). shown: at most so many relevant ones are written from, or all where they were judged together.
-    verdict_threshold: relevant above it. rank_weight: see `with_ranks`. history: "free" feeds the model's own narration forward,
-    "teacher" the reference's. language: of what is written. blank: grey frames (ablation). weights: hash of the adapter, so that
-    predictions of two are not mixed.
+    verdict_threshold: relevant above it. rank_weight: see `with_ranks`. second_look_nats: an earlier step is doubted where
+    another word came nearer than this to being said (`second_looks`); 0 doubts none. history: "free" feeds the model's own
+    narration forward, "teacher" the reference's. language: of what is written. blank: grey frames (ablation). weights: hash of
+    the adapter, so that predictions of two are not mixed.
     """
 
     tau: float = 0.5
@@ -58,6 +59,7 @@ class Settings:
     shown: int = 2
     verdict_threshold: float = 0.5
     rank_weight: float = 0.0
+    second_look_nats: float = 0.0
     verdicts: Verdicts = "each"
     history: History = "free"
     language: Language = "en"
@@ -70,5 +72,5 @@ class Settings:
     @classmethod
     def of(cls, profile: Profile, **more: Any) -> Settings:
         """A profile's settings; `more` are further ones, or win over its own."""
-        names = ("tau", "verdict_threshold", "rank_weight", "passages", "shown", "max_new_tokens")
+        names = ("tau", "verdict_threshold", "rank_weight", "second_look_nats", "passages", "shown", "max_new_tokens")
         return cls(**{name: getattr(profile, name) for name in names} | more)

@@ -101,6 +101,23 @@ class Decoder:
         return [scores[i:i + n] for i in range(0, len(scores), n)]
 
     @torch.inference_mode()
+    def runners_up(self, states: Sequence[State], written: Sequence[Sequence[int]]) -> list[tuple[int, int, float]]:
+        """Where another token came nearest to being said in each text of one token or more, written behind a state.
+
+        Returns:
+            for each text (place, the other token, nats by which it was less likely than the one that was said).
+        """
+        found = []
+        _, features, lengths = self._read(states, written) if states else (None, (), ())
+        for state, tokens, read, n in zip(states, written, features, lengths, strict=True):
+            logits = torch.cat([state.logits[None], self._logits(read[:n - 1])])
+            said = logits.gather(1, torch.tensor(tokens, device=logits.device)[:, None])
+            best, other = logits.scatter(1, torch.tensor(tokens, device=logits.device)[:, None], -torch.inf).max(1)
+            place = int((said[:, 0] - best).argmin())
+            found.append((place, int(other[place]), float(said[place, 0] - best[place])))
+        return found
+
+    @torch.inference_mode()
     def judge(self, states: Sequence[State], suffixes: Sequence[Sequence[int]],
               continuations: Sequence[Sequence[int]]) -> tuple[list[State], list[list[float]]]:
         """`extend`, and `score` behind it, in one pass: the continuations stand side by side in a row and do not see each other.
@@ -199,58 +216,6 @@ def _branches_seen(lengths: Sequence[int], heads: Sequence[int]) -> torch.Tensor
             seen[row, at:at + size, at:at + size] = torch.ones(size, size).tril().bool()
             at += size
     return seen
-
-
-@dataclass(frozen=True)
-class Unread:
-    """A prompt and what follows it, as tokens alone; stands where `State` stands, for `RereadingDecoder`."""
-
-    prefix: Encoded
-    ids: tuple[int, ...] = ()
-
-    def cropped(self, dropped: int) -> Unread:
-        """See `State.cropped`."""
-        return Unread(self.prefix, self.ids[:len(self.ids) - dropped])
-
-    def with_more(self, ids: Sequence[int]) -> Unread:
-        """The same with `ids` behind it."""
-        return Unread(self.prefix, (*self.ids, *ids))
-
-    def whole(self) -> Encoded:
-        """The prompt with what follows it."""
-        extras = {k: pad(torch.as_tensor(v), (0, len(self.ids))) if k == "mm_token_type_ids" else v
-                  for k, v in self.prefix.extras.items()}
-        return Encoded([*self.prefix.ids, *self.ids], [], extras)
-
-
-class RereadingDecoder(Decoder):
-    """Reads the whole prompt in every call, as clients without a prefix cache do: what `Decoder` is checked against."""
-
-    def prefill(self, prefix: Encoded) -> Unread:
-        """See `Decoder`; nothing is read yet."""
-        return Unread(prefix)
-
-    def extend(self, states: Sequence[Unread], suffixes: Sequence[Sequence[int]]) -> list[Unread]:
-        """See `Decoder`; nothing is read yet."""
-        return [state.with_more(suffix) for state, suffix in zip(states, suffixes, strict=True)]
-
-    def score(self, states: Sequence[Unread], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
-        """See `Decoder`."""
-        return [super(RereadingDecoder, self).score([super(RereadingDecoder, self).prefill(s.whole())], continuations)[0]
-                for s in states]
-
-    def judge(self, states: Sequence[Unread], suffixes: Sequence[Sequence[int]],
-              continuations: Sequence[Sequence[int]]) -> tuple[list[Unread], list[list[float]]]:
-        """See `Decoder`; a call for every state."""
-        behind = self.extend(states, suffixes)
-        return behind, self.score(behind, continuations)
-
-    def decode(self, states: Sequence[Unread], max_new_tokens: int, end: int, temperature: float = 0.0,
-               seed: int = 0) -> tuple[list[Unread], list[list[int]]]:
-        """See `Decoder`."""
-        read = [super(RereadingDecoder, self).prefill(state.whole()) for state in states]
-        _, written = super().decode(read, max_new_tokens, end, temperature, seed)
-        return [state.with_more(tokens) for state, tokens in zip(states, written, strict=True)], written
 
 
 class _Batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -45,6 +46,9 @@ class Step:
     verdicts: list[float] = field(default_factory=list)  # the model's, by themselves
     relevance: list[float] = field(default_factory=list)
     chosen: list[int] = field(default_factory=list)  # positions of the passages that the answer is written from
+    earlier: Sequence[Prediction] = ()  # of the steps before it, where `previous` is what they narrated
+    second: dict[str, Any] | None = None  # what would have been narrated next best, see `second_looks`
+    read_again: dict[str, Any] | None = None  # an earlier step, and what `previous` says in place of what it said
     answer: str = ""
 
 
@@ -103,11 +107,13 @@ class Commentator:
             raise ExpStarError(f"{case_id}: {what} has {len(ids)} tokens, expected at most {self.longest}; shorten title, "
                                "earlier steps or passages")
 
-    def _narrate(self, steps: Sequence[Step]) -> None:
-        states = [step.state or self.read(step) for step in steps]
+    def _narrate(self, steps: Sequence[Step]) -> tuple[list[State], list[list[int]]]:
+        """Narrate steps; returns the states behind their prompts, and the tokens of what was said there."""
+        states, spoken = [step.state or self.read(step) for step in steps], []
         decoded, written = self._decode(states, turn=0)
         for step, prompt, state, tokens in zip(steps, states, decoded, written, strict=True):
             tokens, dropped = self._without_control(tokens)
+            spoken.append(tokens)
             step.state, step.narration = prompt, self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
             lines, admitted = list(tags.parse(step.narration).commentary.narration), self.prompts.unclear_lines(step.case.title)
             doubted = bool(self.doubt and admitted and lines != admitted and self.doubt(step.case, lines))
@@ -117,6 +123,7 @@ class Commentator:
                 [step.state] = self.decoder.extend([prompt], [self._told(admitted)])
             elif tokens:  # the last token is read again, so that its successor's probabilities are fresh
                 [step.state] = self.decoder.extend([state.cropped(dropped + 1)], [tokens[-1:]])
+        return states, spoken
 
     def _told(self, narration: Sequence[str]) -> list[int]:
         """Tokens of a narration that is given."""
@@ -211,6 +218,8 @@ def prediction_of(step: Step, prompts: Prompts, settings: Settings) -> Predictio
         "unclear": step.unclear,
         "frame_times_s": np.round(step.frames.times_s, 3).tolist(), "settings": asdict(settings),
     }
+    if step.second is not None:
+        data |= {"second": step.second, "read_again": step.read_again}
     return Prediction.model_validate({
         "id": step.case.id, "response": step.narration + step.answer, "evaluation_data": data,
         "full_dialogue": "\n".join(r["content"] for r in rounds), "labels": step.case.reference()})
@@ -231,7 +240,8 @@ def infer(commentator: Commentator, cases: Sequence[Case], root: Path, out: Path
             asked = []
             for steps, index in ((steps, index) for steps, index in turn if steps[index].id not in done):
                 frames = clip_frames(steps[index].clip, root, fps=fps, max_frames=max_frames, size_px=frame_size)
-                asked.append(Step(steps[index], history_of(steps, index, done, commentator.settings), frames))
+                earlier = [done[s.id] for s in steps[:index]] if commentator.settings.history == "free" else ()
+                asked.append(Step(steps[index], history_of(steps, index, done, commentator.settings), frames, earlier=earlier))
             for prediction in commentator.comment(asked) if asked else []:
                 done[prediction.id] = prediction
                 append_jsonl(out, prediction)

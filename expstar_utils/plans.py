@@ -23,7 +23,8 @@ TEXTS, KNOWLEDGE, SHIPPED = "data/prompts.yaml", "data/knowledge_base/*.jsonl", 
 
 SEEING = frozenset({"fps", "max_frames_sft", "max_frames_infer", "frame_size"})  # settings of a profile, by what they are for
 ROWS = frozenset({"max_relevant", "max_irrelevant", "joint", "irrelevant_notes", "history_dropout", "closed_book"})
-DECIDING = frozenset({"tau", "verdict_threshold", "rank_weight", "doubt", "shown", "max_new_tokens", "passages"})
+DECIDING = frozenset({"tau", "verdict_threshold", "rank_weight", "second_look_nats", "doubt", "shown", "max_new_tokens",
+                      "passages"})
 LEARNING = frozenset({"batch_size", "accumulation", "gradient_checkpointing", "compiled", "packed", "augment", "telling_weight",
                       "warmup", "unclear_share", "decision_weight", "save_steps", "processes", "machines", "accelerate",
                       "feature_cache_gib", "sft_epochs", "sft_lr", "warm_start", "warm_start_lr",

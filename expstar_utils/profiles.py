@@ -101,6 +101,7 @@ class Profile(BaseModel):
     processes: that train side by side, one a device, each with batch_size rows; machines: that they run on, as many on each;
     accelerate: how they share the work, a file of `notebooks/profiles/accelerate/`. resources: by number of the notebook, such as
     04a; what a scheduler is asked for. tracker: where 04a and 04b show their curves besides `log.jsonl`, see `trackers`.
+    second_look_nats: how near another word must come for an earlier step to be doubted, see `second_looks`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -170,6 +171,7 @@ class Profile(BaseModel):
     tau: float = Field(0.5, ge=0, le=1)
     verdict_threshold: float = Field(0.5, ge=0, le=1)
     rank_weight: float = Field(0.0, ge=0)
+    second_look_nats: float = Field(0.0, ge=0)
     doubt: int = Field(0, ge=0)
     shown: int = Field(2, ge=1)
     max_new_tokens: int = Field(ge=1)

@@ -16,6 +16,7 @@ from expstar_utils.datasets import Case
 from expstar_utils.profiles import Profile, load_profile
 from expstar_utils.prompts import load_prompts, parse
 from expstar_utils.records import AsrFile, ExpStarError, Prediction, RawStep, VirtualClip, format_time
+from expstar_utils.second_looks import LookingAgain
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "sample" / "burning_a_gas.mp4"
@@ -58,7 +59,8 @@ def commentator(setting: Profile, seed: int = 42) -> inference.Commentator:
     def misread(case: Case, lines: list[str]) -> bool:
         """Whether what was narrated belongs to another subject than the title."""
         return case.subject not in retrieval.subjects_near(" ".join(lines), setting.doubt)
-    return inference.Commentator(model, processor, load_prompts(), retriever.for_step, how, misread if setting.doubt else None)
+    kind = LookingAgain if setting.second_look_nats else inference.Commentator
+    return kind(model, processor, load_prompts(), retriever.for_step, how, misread if setting.doubt else None)
 
 
 def comment_video(writer: inference.Commentator, info: media.VideoInfo, title: str, subject: str, steps: Sequence[RawStep],
@@ -76,7 +78,7 @@ def comment_video(writer: inference.Commentator, info: media.VideoInfo, title: s
                     summary="", narration=[])
         frames = media.sample_frames(info.path, step.start_s, step.end_s, fps=setting.fps, size_px=setting.frame_size,
                                      max_frames=setting.max_frames_infer)
-        [prediction] = writer.comment([inference.Step(case, list(previous), frames)])
+        [prediction] = writer.comment([inference.Step(case, list(previous), frames, earlier=list(predictions))])
         cases.append(case)
         predictions.append(prediction)
         previous.append(" ".join(parse(prediction.response).commentary.narration))
@@ -111,6 +113,8 @@ def show(doc: dict) -> str:
         out.append(f"  [{'Retrieval' if step['retrieved'] else 'No Retrieval'}]  p = {step['retrieval_prob']:.2f}")
         out += [f"    {'[Relevant]  ' if p['relevant'] else '[Irrelevant]'} {p['relevance']:.2f}  {p['title']}  ({p['id']})"
                 f"{'' if p['used'] or not p['relevant'] else '  not used'}" for p in step["passages"]]
+        if step["read_again"]:
+            out.append(f"  (step {step['read_again']['step']} is taken to show: {step['read_again']['narration']})")
         out += [f"  Principle: {line}" for line in step["principle"]] + [f"  Safety: {line}" for line in step["safety"]]
         out += [f"  (malformed: {fault})" for fault in step["faults"]]
     return "\n".join(out)

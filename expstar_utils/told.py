@@ -26,7 +26,9 @@ from expstar_utils.mini.family import Family, load_family, placeholders
 from expstar_utils.records import RELEVANT_GRADE, ExpStarError, Passage, RetrievalResult
 
 Split = Literal["train", "val"]
-SISTERS = 8  # passages nearest to a told one that stand beside it
+SISTERS = 8  # passages nearest to a told one that may stand beside it,
+SHOWN = 2  # and so many of them do in a round
+NATURAL = 0.7  # share of told steps that keep their words: they are new as they are
 PASSAGE_WORDS = 60, 125
 LONGEST = {"narration": 20, "principle": 30, "safety": 25}  # words of a filled line
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from expstar_utils import models
-from expstar_utils.decoding import Decoder, RereadingDecoder
+from expstar_utils.decoding import Decoder
 from expstar_utils.encoding import encode_prefix, text_ids
 from expstar_utils.media import sample_frames
 from expstar_utils.miniatures import MINIATURES, noise_clip
 from expstar_utils.prompts import NO_RETRIEVAL, RETRIEVAL, load_prompts
+from expstar_utils.rereading import RereadingDecoder
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 TITLES = ("Flames", "How a prism splits white light", "pH of tea")
@@ -207,6 +208,26 @@ def test_reading_again_gives_the_same_scores_and_tokens(ready, states):
     assert written == rewritten
     assert [len(u.ids) for u in unread_after] == [len(added[0]) + 6] * 3
     assert again.decode([unread_after[0].cropped(6)], 6, end=-1)[1] == [written[0]]
+
+
+def test_the_runner_up_is_the_token_that_came_nearest(ready, states):
+    model, _, decoder, prefixes = ready
+    written = [decoder.decode([state], count, end=-1)[1][0] for state, count in zip(states, (1, 6, 9))]
+    found = decoder.runners_up(states, written)
+    for prefix, tokens, (place, other, nats) in zip(prefixes, written, found, strict=True):
+        logits = plain(model, prefix, tokens)[:len(tokens)]
+        two = logits.topk(2)
+        gaps = two.values[:, 0] - two.values[:, 1]
+        assert two.indices[:, 0].tolist() == tokens
+        assert nats == pytest.approx(float(gaps.min()), abs=1e-3)
+        assert gaps[place] == pytest.approx(float(gaps.min()), abs=1e-3)
+        assert logits[place, other] == pytest.approx(float(two.values[place, 1]), abs=1e-3)
+    again = RereadingDecoder(model, decoder.axes)
+    for (place, other, nats), (its_place, its_other, its_nats) in zip(
+            found, again.runners_up([again.prefill(prefix) for prefix in prefixes], written), strict=True):
+        assert (place, other) == (its_place, its_other)
+        assert nats == pytest.approx(its_nats, abs=1e-3)
+    assert decoder.runners_up([], []) == []
 
 
 def test_judging_in_one_pass_is_extending_and_scoring(ready, states):

@@ -10,13 +10,13 @@ from small_runs import noise_clips
 
 from expstar_utils import inference, models
 from expstar_utils.datasets import Case, expstar_sample
-from expstar_utils.decoding import RereadingDecoder
 from expstar_utils.encoding import encode_dialogue, encode_prefix, text_ids
 from expstar_utils.inference import Commentator, Settings, Step, infer, retrieval_prob
 from expstar_utils.media import sample_frames
 from expstar_utils.miniatures import MINIATURES
 from expstar_utils.prompts import IRRELEVANT, NO_RETRIEVAL, RELEVANT, RETRIEVAL, load_prompts, parse
 from expstar_utils.records import ExpStarError, Message, Passage
+from expstar_utils.rereading import RereadingDecoder
 
 PASSAGES = [Passage(id=f"p{i}", title=t, text=f"{t} burns with {t} light and should be kept under oil.")
             for i, t in enumerate(("Sodium", "Copper", "Lithium", "Potassium and its friends"))]

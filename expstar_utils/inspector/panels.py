@@ -84,7 +84,7 @@ def commentary(view: View, marks: Mapping[str, Mark]) -> str:
             ("BLEU", "", lambda p, s: f"{s.bleu:.1f}"),
             ("Facts", _wanted(view), lambda p, s: _facts(s)),
             ("Form", "", lambda p, s: "<br>".join(map(text, s.faults)) or "well formed"),
-            ("Looked up", text("yes" if case.needs_retrieval else "no"), lambda p, s: _gate(p)))]
+            ("Looked up", text("yes" if case.needs_retrieval else "no"), lambda p, s: f"{_gate(p)} {_read_again(p)}"))]
     legend = ('<p class="es-legend"><ins>added</ins> by the model, <del>left out</del> of the reference; % = words in common</p>'
               if made else message("No run that is chosen predicted this case."))
     return table(head, rows, "commentary") + legend
@@ -145,6 +145,12 @@ def _gate(prediction: Prediction) -> str:
     tau = settings.get("tau", 0.5)
     close = chip("close", "warn") if abs(prob - tau) < SURE else ""
     return f"{answer}, p = {prob:.2f} (from {tau:g}) {close}"
+
+
+def _read_again(prediction: Prediction) -> str:
+    """A sign that an earlier step is taken to have shown something else."""
+    again = prediction.evaluation_data.get("read_again")
+    return chip(f"step {again['step']} read again", "plain") if again else ""
 
 
 def passages(view: View) -> str:

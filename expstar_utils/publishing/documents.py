@@ -50,7 +50,8 @@ class Document(Record):
 
 def document(title: str, video: str, cases: Sequence[Case], predictions: Sequence[Prediction]) -> dict:
     """Commentary of a video: `{title, video, language, steps: [{step, start_s, end_s, narration, principle, safety,
-    retrieval_prob, passages: [{id, title, relevance, relevant, used}]}]}`; of the relevant passages, those used are written from.
+    retrieval_prob, read_again, passages: [{id, title, relevance, relevant, used}]}]}`. read_again: an earlier step and what it is
+    taken to have shown, or None. Of the relevant passages, those used are written from.
 
     Raises:
         ExpStarError: a step is a file of its own, so that its place in the video is not known.
@@ -66,7 +67,8 @@ def document(title: str, video: str, cases: Sequence[Case], predictions: Sequenc
         steps.append({
             "step": case.step_number, "start_s": clip.start, "end_s": clip.end, "narration": list(said.narration),
             "principle": list(said.principle), "safety": list(said.safety), "retrieval_prob": data["retrieval_prob"],
-            "retrieved": data["is_retrieval"], "faults": list(parse(prediction.full_dialogue).faults),
+            "retrieved": data["is_retrieval"], "read_again": data.get("read_again"),
+            "faults": list(parse(prediction.full_dialogue).faults),
             "passages": [{"id": i, "title": t, "relevance": r, "relevant": r > threshold, "used": i in data["relevant_ids"]}
                          for i, t, r in judged]})
     return {"title": title, "video": video, "language": language, "steps": steps}
