@@ -63,8 +63,8 @@ def chain(tmp_path_factory, _kernels) -> Path:
     folder = tmp_path_factory.mktemp("chain")
     build(folder / "mini", workers=2, subjects=SUBJECTS, small=True)
     profile = folder / "choosing.yaml"  # tiny, and the stages and captions that it leaves out; plan `smoke` has its own
-    choosing = load_profile("tiny", choice_rounds=1, unclear_share=1.0, caption_tower=True, caption_epochs=2, caption_lr=1e-3,
-                            caption_prompted=0.5, caption_crossed=0.0, caption_times=True,
+    choosing = load_profile("tiny", choice_rounds=1, unclear_share=1.0, second_look_nats=5.0, caption_tower=True,
+                            caption_epochs=2, caption_lr=1e-3, caption_prompted=0.5, caption_crossed=0.0, caption_times=True,
                             dpo={"positive": 0.25, "margin": 0.0, "temperature": 1.5})
     profile.write_text(yaml.safe_dump(choosing.model_dump(mode="json")), encoding="utf8")
     paths = {"profile": str(profile), "run_dir": str(folder / "run"), "data_root": str(folder / "mini"),
