@@ -2,12 +2,13 @@
 
 What a model narrates wrongly it was mostly unsure of: at one word another came near. A wrong fact is carried along, for later
 steps read what was narrated, until no passage says such a thing, or one of another experiment does. So where a step looks
-something up, the steps before it are also taken for what they would have said next best, one at a time; the history stands
-for which the best passage is the most relevant.
+something up, the steps before it are also taken for what they would have said next best, one at a time. Of these histories
+the likeliest stands, where both count: how near the other word came, and how relevant the best passage is then.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,8 @@ from expstar_utils.decoding import State
 from expstar_utils.differences import differences
 from expstar_utils.inference import Commentator, Step
 from expstar_utils.records import Prediction
+
+LEAST = 1e-4  # chance that a verdict errs, however sure it is
 
 
 class LookingAgain(Commentator):
@@ -43,27 +46,35 @@ class LookingAgain(Commentator):
     def _judge(self, step: Step) -> list[State]:
         branches = super()._judge(step)
         others = other_histories(step.earlier, self.settings.second_look_nats) if step.passages else []
-        for place, previous in others:
+        best = support(step.relevance)
+        for nats, place, previous in others:
             read_again = {"step": place + 1, "narration": previous[place]}
             again = replace(step, previous=previous, state=None, read_again=read_again)
             super()._narrate([again])
             self._decide(again)
             if again.retrieve:
                 found = super()._judge(again)
-                if max(again.relevance, default=0.0) > max([*step.relevance, self.settings.verdict_threshold]):
+                fits = max(again.relevance, default=0.0) > self.settings.verdict_threshold
+                if fits and support(again.relevance) - nats > best:
+                    best, branches = support(again.relevance) - nats, found
                     vars(step).update(vars(again))
-                    branches = found
         return branches
 
 
-def other_histories(earlier: Sequence[Prediction], nats: float) -> list[tuple[int, list[str]]]:
+def support(relevance: Sequence[float]) -> float:
+    """How much what was found speaks for what was seen, nats: the logit of the best passage's relevance."""
+    best = min(max([*relevance, LEAST]), 1 - LEAST)
+    return math.log(best / (1 - best))
+
+
+def other_histories(earlier: Sequence[Prediction], nats: float) -> list[tuple[float, int, list[str]]]:
     """Earlier steps' texts in which one step says its second best, the nearest first; the steps behind it say it along.
 
     Args:
         earlier: predictions of a `LookingAgain`, in order. nats: how near a second must have come to the first.
 
     Returns:
-        (position of that step, the texts) of each history.
+        (nats by which that step's second was less likely, the step's position, the texts) of each history.
     """
     history = [" ".join(tags.parse(p.response).commentary.narration) for p in earlier]
     near = []
@@ -72,8 +83,8 @@ def other_histories(earlier: Sequence[Prediction], nats: float) -> list[tuple[in
         text = " ".join(second["narration"])
         if text and text != history[place] and second["nats"] < nats:
             near.append((second["nats"], place, text))
-    return [(place, [*history[:place], text, *(corrected(said, history[place], text) for said in history[place + 1:])])
-            for _, place, text in sorted(near)]
+    return [(short, place, [*history[:place], text, *(corrected(said, history[place], text) for said in history[place + 1:])])
+            for short, place, text in sorted(near)]
 
 
 def corrected(text: str, wrong: str, right: str) -> str:

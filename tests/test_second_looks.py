@@ -1,6 +1,7 @@
 """Second looks: what would have been said next best, the histories that follow from it, and when one of them is taken."""
 
 import dataclasses
+import math
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from expstar_utils.media import sample_frames
 from expstar_utils.prompts import load_prompts
 from expstar_utils.publishing.documents import document
 from expstar_utils.records import Prediction, VirtualClip
-from expstar_utils.second_looks import LookingAgain, corrected, other_histories
+from expstar_utils.second_looks import LookingAgain, corrected, other_histories, support
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +57,11 @@ EARLIER = [told("The flame is blue.", "The flame is green.", 2.0), told("The blu
 
 
 def test_the_nearest_second_comes_first_and_is_said_along():
-    (place, first), (other_place, second) = other_histories(EARLIER, 2.5)
-    assert (place, other_place) == (2, 0)
+    (nats, place, first), (other_nats, other_place, second) = other_histories(EARLIER, 2.5)
+    assert [(nats, place), (other_nats, other_place)] == [(0.5, 2), (2.0, 0)]
     assert first == ["The flame is blue.", "The blue flame lifts.", "The glass mists over.", "The end."]
     assert second == ["The flame is green.", "The green flame lifts.", "The glass stays dry.", "The end."]
-    assert other_histories(EARLIER, 2.0) == [(2, first)]
+    assert other_histories(EARLIER, 2.0) == [(0.5, 2, first)]
     assert other_histories(EARLIER, 0) == other_histories([], 3) == other_histories([told("A."), told("B.", "")], 3) == []
 
 
@@ -110,6 +111,20 @@ def test_the_history_is_taken_that_a_passage_fits(smolvlm, root):
     assert "step 1 read again" in panels._read_again(made)
     assert "(step 1 is taken to show: The flame is green.)" in quickstart.show(document("Flames", "v.mp4", [case], [made]))
     assert data["second"]["nats"] == 0.25
+
+
+@pytest.mark.parametrize(("relevance", "expected"), [
+    ([], -9.21), ([0.0], -9.21), ([1.0, 0.5], 9.21), ([0.5], 0.0), ([0.1, 0.9], math.log(9)), ([1 - 1e-9], 9.21)])
+def test_the_best_passage_speaks_for_a_history(relevance, expected):
+    assert support(relevance) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(("nats", "taken"), [(3.5, True), (4.0, False)])  # verdicts of 0.13 and 0.87 are 3.8 nats apart
+def test_a_word_that_was_far_needs_a_passage_that_speaks_for_it(smolvlm, root, nats, taken):
+    said = ["<Narration>\nBlue and dry.\n", " remains unclear.\n", "<Narration>\nGreen.\n", NOTE]
+    earlier = [told("The flame is blue.", "The flame is green.", nats), *(told(p.id) for p in EARLIER[1:])]
+    _, made = look(smolvlm, root, "green flame", said, dataclasses.replace(LOOKING, second_look_nats=9.0), earlier=earlier)
+    assert bool(made.evaluation_data["read_again"]) == taken
 
 
 def test_what_fits_best_first_stays_as_it_was_seen(smolvlm, root):
