@@ -111,10 +111,11 @@ class Decoder:
         _, features, lengths = self._read(states, written) if states else (None, (), ())
         for state, tokens, read, n in zip(states, written, features, lengths, strict=True):
             logits = torch.cat([state.logits[None], self._logits(read[:n - 1])])
-            said = logits.gather(1, torch.tensor(tokens, device=logits.device)[:, None])
-            best, other = logits.scatter(1, torch.tensor(tokens, device=logits.device)[:, None], -torch.inf).max(1)
-            place = int((said[:, 0] - best).argmin())
-            found.append((place, int(other[place]), float(said[place, 0] - best[place])))
+            spoken = torch.tensor(tokens, device=logits.device)[:, None]
+            best, other = logits.scatter(1, spoken, -torch.inf).max(1)
+            nats = logits.gather(1, spoken)[:, 0] - best
+            place = int(nats.argmin())
+            found.append((place, int(other[place]), float(nats[place])))
         return found
 
     @torch.inference_mode()

@@ -45,7 +45,7 @@ class LookingAgain(Commentator):
 
     def _judge(self, step: Step) -> list[State]:
         branches = super()._judge(step)
-        others = other_histories(step.earlier, self.settings.second_look_nats) if step.passages else []
+        others = other_histories(step.previous, step.earlier, self.settings.second_look_nats) if step.passages else []
         best = support(step.relevance)
         for nats, place, previous in others:
             read_again = {"step": place + 1, "narration": previous[place]}
@@ -67,23 +67,23 @@ def support(relevance: Sequence[float]) -> float:
     return math.log(best / (1 - best))
 
 
-def other_histories(earlier: Sequence[Prediction], nats: float) -> list[tuple[float, int, list[str]]]:
+def other_histories(previous: list[str], earlier: Sequence[Prediction], nats: float) -> list[tuple[float, int, list[str]]]:
     """Earlier steps' texts in which one step says its second best, the nearest first; the steps behind it say it along.
 
     Args:
-        earlier: predictions of a `LookingAgain`, in order. nats: how near a second must have come to the first.
+        previous: those texts. earlier: the predictions of a `LookingAgain` that said them; without, none is doubted.
+        nats: how near a second must have come to the first.
 
     Returns:
         (nats by which that step's second was less likely, the step's position, the texts) of each history.
     """
-    history = [" ".join(tags.parse(p.response).commentary.narration) for p in earlier]
     near = []
     for place, prediction in enumerate(earlier):
         second = prediction.evaluation_data.get("second") or {"narration": [], "nats": nats}
         text = " ".join(second["narration"])
-        if text and text != history[place] and second["nats"] < nats:
+        if text and text != previous[place] and second["nats"] < nats:
             near.append((second["nats"], place, text))
-    return [(short, place, [*history[:place], text, *(corrected(said, history[place], text) for said in history[place + 1:])])
+    return [(short, place, [*previous[:place], text, *(corrected(said, previous[place], text) for said in previous[place + 1:])])
             for short, place, text in sorted(near)]
 
 

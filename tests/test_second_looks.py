@@ -54,15 +54,17 @@ def test_no_text_stops_the_exchange(text, wrong, right):
 
 EARLIER = [told("The flame is blue.", "The flame is green.", 2.0), told("The blue flame lifts."),
            told("The glass stays dry.", "The glass mists over.", 0.5), told("The end.", "The end.", 0.1)]
+SAID = [prediction.id for prediction in EARLIER]
 
 
 def test_the_nearest_second_comes_first_and_is_said_along():
-    (nats, place, first), (other_nats, other_place, second) = other_histories(EARLIER, 2.5)
+    (nats, place, first), (other_nats, other_place, second) = other_histories(SAID, EARLIER, 2.5)
     assert [(nats, place), (other_nats, other_place)] == [(0.5, 2), (2.0, 0)]
     assert first == ["The flame is blue.", "The blue flame lifts.", "The glass mists over.", "The end."]
     assert second == ["The flame is green.", "The green flame lifts.", "The glass stays dry.", "The end."]
-    assert other_histories(EARLIER, 2.0) == [(0.5, 2, first)]
-    assert other_histories(EARLIER, 0) == other_histories([], 3) == other_histories([told("A."), told("B.", "")], 3) == []
+    assert other_histories(SAID, EARLIER, 2.0) == [(0.5, 2, first)]
+    assert other_histories(SAID, EARLIER, 0) == other_histories(SAID, [], 3) == []
+    assert other_histories(["A.", "B."], [told("A."), told("B.", "")], 3) == []
 
 
 # When one of them is taken
@@ -92,8 +94,7 @@ NOTE = "<Principle>\nIt is so."
 def look(smolvlm, root, believed, texts, settings=LOOKING, kind=LookingAgain, earlier=EARLIER):
     commentator = kind(*smolvlm, load_prompts(), fixed(PASSAGES), settings)
     commentator.decoder = Believing(smolvlm[1], texts, believed)
-    previous = ["The flame is blue.", "The blue flame lifts.", "The glass stays dry.", "The end."]
-    asked = Step(CASES[0], previous, sample_frames(root / "0.mp4", size_px=(32, 32)), earlier=earlier)
+    asked = Step(CASES[0], list(SAID), sample_frames(root / "0.mp4", size_px=(32, 32)), earlier=earlier)
     [prediction] = commentator.comment([asked])
     return commentator.decoder, prediction
 
